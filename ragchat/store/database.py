@@ -1,0 +1,306 @@
+"""The database: opened, migrated, and used only from tasks that nobody cancels.
+
+Tortoise does not survive a cancellation in the middle of a statement: SQLite deadlocks, PostgreSQL leaks a
+pool connection. Quart cancels a handler whenever its peer leaves. So no handler ever owns a statement:
+`Database.run` gives each operation a task of its own and the caller only waits for it.
+
+That task also carries our `TortoiseContext`, so that a host application with its own Tortoise is neither seen
+nor disturbed. Everything that reaches into Tortoise's private parts is in this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import IO, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from tortoise import BaseDBAsyncClient, context, timezone
+from tortoise.exceptions import (
+    BaseORMException,
+    DBConnectionError,
+    IntegrityError,
+    OperationalError,
+)
+from tortoise.exceptions import (
+    ConfigurationError as TortoiseConfigurationError,
+)
+from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+from tortoise.transactions import in_transaction
+
+from ragchat.errors import ConfigurationError, DatabaseError
+from ragchat.store.models import APP
+
+T = TypeVar("T")
+Dialect = Literal["sqlite", "postgres"]
+
+MIGRATIONS: Final = "ragchat.migrations"
+_LOCK_KEY: Final = 0x7261_6763_6861_74  # "ragchat", for pg_advisory_lock
+_LOCK_SECONDS: Final = 60.0
+_SQLITE_PRAGMAS: Final = "busy_timeout=5000&synchronous=NORMAL"
+
+
+class Database:
+    """One SQLite file or one PostgreSQL database.
+
+    Args:
+        url: ``sqlite://path`` or ``postgres://user:password@host:port/name``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.dialect: Dialect = "sqlite" if urlsplit(url).scheme == "sqlite" else "postgres"
+        self._tortoise: context.TortoiseContext | None = None
+        self._operations: set[asyncio.Task[Any]] = set()
+
+    @property
+    def place(self) -> str:
+        """Where it is, without credentials, for sentences that a person reads."""
+        if self.dialect == "sqlite":
+            return self.url.removeprefix("sqlite://").partition("?")[0]
+        parts = urlsplit(self.url)
+        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date under a lock.
+
+        Raises:
+            ConfigurationError: the database can't be reached or written, or is from a newer ragchat.
+        """
+        try:
+            await self._migrate()
+            self._tortoise = await self._connect(self._with_parameters(_SQLITE_PRAGMAS))
+            await self.ping()
+        except ConfigurationError:
+            await self.close()
+            raise
+        except _UNUSABLE as error:
+            await self.close()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigurationError(
+                f"RAGCHAT_DATABASE_URL: can't use the database {self.place}: {reason}. "
+                "Check that it exists, that it can be reached and that it can be written."
+            ) from error
+
+    async def close(self) -> None:
+        """Let running operations finish, then disconnect. May be called again."""
+        if self._operations:
+            await asyncio.wait(self._operations)
+        if self._tortoise is not None:
+            tortoise, self._tortoise = self._tortoise, None
+            await _in_context(tortoise, tortoise.close_connections)
+
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run ``operation`` (which uses the models) to its end, even when the caller is cancelled meanwhile.
+
+        Raises:
+            DatabaseError: the database can't be reached, is locked or full.
+            tortoise.exceptions.IntegrityError: a unique value is taken.
+        """
+        if self._tortoise is None:
+            raise DatabaseError(f"The database {self.place} is not open.")
+        task = _start_in_context(self._tortoise, operation)
+        self._operations.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.shield(task)
+        except IntegrityError:
+            raise
+        except _UNREACHABLE as error:
+            raise DatabaseError(
+                f"The database {self.place} does not answer as it should ({_reason(error)}). "
+                "Try again in a moment."
+            ) from error
+
+    async def transaction(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Like `run`, all or nothing. On SQLite the first statement should write (see docs/operations.md)."""
+
+        async def atomically() -> T:
+            async with in_transaction(APP):
+                return await operation()
+
+        return await self.run(atomically)
+
+    async def query(self, sql: str, values: list[Any] | None = None) -> list[dict[str, Any]]:
+        """Rows of a statement in the database's own SQL; see `connection` for use inside `transaction`."""
+        return await self.run(lambda: connection().execute_query_dict(sql, values or []))
+
+    async def ping(self) -> None:
+        """Ask for a sign of life.
+
+        Raises:
+            DatabaseError: there is none.
+        """
+        await self.query("SELECT 1")
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled():
+            task.exception()  # its waiter may be gone; an error that nobody awaits is not a second error
+
+    def _with_parameters(self, parameters: str) -> str:
+        url = self.url.replace("postgresql://", "postgres://", 1)
+        if self.dialect == "postgres":
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{parameters}"
+
+    async def _connect(self, url: str) -> context.TortoiseContext:
+        tortoise = context.TortoiseContext()
+        with _host_timezone():
+            await _in_context(tortoise, lambda: tortoise.init(config=_config(url)))
+        return tortoise
+
+    async def _migrate(self) -> None:
+        if self.dialect == "sqlite" and self.place != ":memory:":
+            Path(self.place).parent.mkdir(parents=True, exist_ok=True)
+        # Rebuilding a table on SQLite deletes the rows that refer to it unless foreign keys are off.
+        tortoise = await self._connect(self._with_parameters("busy_timeout=5000&foreign_keys=OFF"))
+        try:
+            async with self._migration_lock(tortoise):
+                await _in_context(tortoise, lambda: _apply_migrations(self.place))
+        finally:
+            await _in_context(tortoise, tortoise.close_connections)
+
+    @contextlib.asynccontextmanager
+    async def _migration_lock(self, tortoise: context.TortoiseContext) -> AsyncIterator[None]:
+        if self.dialect == "sqlite":
+            if self.place == ":memory:":
+                yield
+                return
+            with open(f"{self.place}.lock", "w") as file:  # noqa: ASYNC230  # empty, and opened once
+                await asyncio.to_thread(_lock_file, file)
+                yield
+            return
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with in_transaction(APP) as client:
+                await client.execute_query(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+                entered.set()
+                await leave.wait()
+
+        holder = _start_in_context(tortoise, hold)
+        waiter = asyncio.create_task(entered.wait())
+        try:
+            await asyncio.wait({holder, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            if not entered.is_set():
+                await holder
+            yield
+        finally:
+            leave.set()
+            waiter.cancel()
+            if not holder.done() or not holder.cancelled():
+                await holder
+
+
+def connection() -> BaseDBAsyncClient:
+    """The connection of the operation that is running, for statements in the database's own SQL."""
+    return context.require_context().db(APP)
+
+
+def storable(text: str) -> str:
+    """``text`` as both databases accept it: PostgreSQL refuses NUL, and both refuse lone surrogates."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _config(url: str) -> dict[str, Any]:
+    return {
+        "connections": {APP: url},
+        "apps": {APP: {"models": ["ragchat.store.models"], "default_connection": APP, "migrations": MIGRATIONS}},
+    }
+
+
+async def _apply_migrations(place: str) -> None:
+    apps = _config("")["apps"]
+    executor = MigrationExecutor(connection(), apps)
+    await executor.loader.build_graph()
+    known = {key.name for key in executor.loader.disk_migrations}
+    unknown = sorted(
+        key.name for key in executor.loader.applied_migrations if key.app_label == APP and key.name not in known
+    )
+    if unknown:
+        raise ConfigurationError(
+            f"RAGCHAT_DATABASE_URL: the database {place} was written by a newer ragchat (it has the migration "
+            f"{unknown[-1]!r}, which this one does not know). "
+            "Install that version again, or use another database."
+        )
+    try:
+        await executor.migrate([MigrationTarget(app_label=APP, name="__latest__")], direction="forward")
+    except TortoiseConfigurationError as error:
+        raise ConfigurationError(f"The schema of {place} can't be brought up to date: {error}") from error
+
+
+def _start_in_context(tortoise: context.TortoiseContext, operation: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+    variables = contextvars.copy_context()
+    variables.run(context._current_context.set, tortoise)
+
+    async def call() -> T:
+        return await operation()
+
+    coroutine: Coroutine[Any, Any, T] = call()
+    return asyncio.get_running_loop().create_task(coroutine, context=variables)
+
+
+async def _in_context(tortoise: context.TortoiseContext, operation: Callable[[], Awaitable[T]]) -> T:
+    return await asyncio.shield(_start_in_context(tortoise, operation))
+
+
+@contextlib.contextmanager
+def _host_timezone() -> Iterator[None]:
+    """Tortoise keeps its time zone per process; leave a host's as it was."""
+    before = {name: os.environ.get(name) for name in ("USE_TZ", "TIMEZONE")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        timezone._reset_timezone_cache()
+
+
+def _lock_file(file: IO[str]) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"Another process has been migrating the database for {_LOCK_SECONDS:.0f} s "
+                    f"(it holds {file.name}). Wait for it or end it, then start again."
+                ) from None
+            time.sleep(0.05)
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """What PostgreSQL's driver raises by itself; it is an extra and may not be installed."""
+    try:
+        import asyncpg
+    except ImportError:
+        return ()
+    return (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+_UNREACHABLE: Final[tuple[type[Exception], ...]] = (
+    OperationalError,
+    DBConnectionError,
+    OSError,
+    sqlite3.Error,
+    *_driver_errors(),
+)
+_UNUSABLE: Final[tuple[type[Exception], ...]] = (BaseORMException, DatabaseError, *_UNREACHABLE)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
