@@ -19,7 +19,7 @@ This module imports nothing else of ragchat.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -233,31 +233,35 @@ class Order:
         self._last = kind
 
 
-def join(events: Iterable[Event]) -> list[Event]:
-    """The same run with neighbouring tokens (and neighbouring thoughts) written as one event each."""
-    joined: list[Event] = []
-    parts: list[str] = []
-    kind: type[Event] | None = None
+def join(events: Sequence[Event]) -> list[tuple[int, Event]]:
+    """Write neighbouring tokens (and neighbouring thoughts) as one event each.
 
-    def close() -> None:
-        if kind is Token:
-            joined.append(Token("".join(parts)))
-        elif kind is Thinking:
-            joined.append(Thinking("".join(parts)))
-        parts.clear()
-
-    for event in events:
-        if type(event) is not kind:
-            close()
-            kind = type(event)
-        if isinstance(event, Token):
-            parts.append(event.data)
-        elif isinstance(event, Thinking):
-            parts.append(event.content)
-        else:
-            joined.append(event)
-    close()
+    Returns:
+        Pairs ``(index, event)``: the index in ``events`` of the last one that went into ``event``.
+    """
+    joined: list[tuple[int, Event]] = []
+    start = 0
+    while start < len(events):
+        end = start + 1
+        if type(events[start]) in _JOINABLE:
+            while end < len(events) and type(events[end]) is type(events[start]):
+                end += 1
+        joined.append((end - 1, _concatenated(events[start:end])))
+        start = end
     return joined
+
+
+_JOINABLE: Final = frozenset({Token, Thinking})
+
+
+def _concatenated(events: Sequence[Event]) -> Event:
+    match events[0]:
+        case Token() if len(events) > 1:
+            return Token("".join([event.data for event in events if isinstance(event, Token)]))
+        case Thinking() if len(events) > 1:
+            return Thinking("".join([event.content for event in events if isinstance(event, Thinking)]))
+        case event:
+            return event
 
 
 class Transcript:

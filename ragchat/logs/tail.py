@@ -1,47 +1,135 @@
 """The end of one run's log as one process holds it, and everybody who reads there.
 
-Readers pull: a reader asks for what comes after its position and gets all of it at once, or waits. There is
-no queue per reader, so who reads slowly costs nothing and merely gets more per read.
+Readers pull: a reader asks for what comes after its position, and gets all of it at once or waits. There is
+no queue per reader. Who reads slowly costs nothing and merely gets more per read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from ragchat.errors import FencedError, GoneError
 from ragchat.events import Done, Event, Header, join
 
 MAX_BATCH = 1024
-"""Events that one read returns at most, so that a long replay leaves the others their turn."""
+"""Events that one read returns at most, so that a long replay leaves the other readers their turn."""
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """Events ``first`` to ``last`` of a run, as ``(seq, event)``; joined tokens carry the last one's number.
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What a reader gets at once: ``(seq, event)`` pairs up to the number ``last``.
 
-    Readers at the same position share one batch, and with it the frames that a codec made of it.
+    Neighbouring tokens are joined; the joined event carries the number of the last one. Readers at the same
+    position share one batch, and with it what has been made of it for the wire (``encoded``).
     """
 
     header: Header
-    first: int
-    last: int
     events: tuple[tuple[int, Event], ...]
+    last: int
     ended: bool
-    frames: dict[str, tuple[bytes | str, ...]] = msgspec.field(default_factory=dict)
+    encoded: dict[object, Any] = msgspec.field(default_factory=dict)
 
 
 class Tail:
-    """Events of one run, from the first that is still held to the last that is known.
-
-    Args:
-        header: what the run is.
-    """
+    """A run's events from the first to the last that this process knows of."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
-        self.ended = False
         self._events: list[Event] = []
-        self._waiters: set[asyncio.Future[bool]] = set()
         self._batches: dict[int, Batch] = {}
+        self._waiting: set[asyncio.Future[bool]] = set()
+
+    @property
+    def last(self) -> int:
+        """The number of the last event, 0 for an empty log."""
+        return len(self._events)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is the run's last event."""
+        return bool(self._events) and isinstance(self._events[-1], Done)
+
+    def extend(self, events: Sequence[Event]) -> int:
+        """Take in the next events, wake all readers, and return the new last number."""
+        self._events.extend(events)
+        self._batches.clear()
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(True)
+        self._waiting.clear()
+        return len(self._events)
+
+    def read(self, after: int) -> Batch | None:
+        """What comes after ``after``, or None when nothing does yet."""
+        if after >= len(self._events):
+            return None
+        batch = self._batches.get(after)
+        if batch is None:
+            events = self._events[after : after + MAX_BATCH]
+            batch = self._batches[after] = Batch(
+                self.header,
+                tuple((after + 1 + index, event) for index, event in join(events)),
+                after + len(events),
+                isinstance(events[-1], Done),
+            )
+        return batch
+
+    def reader(self, after: int, patience: float) -> Reader:
+        """A reader that starts behind ``after`` and reports every ``patience`` seconds of silence."""
+        return Reader(self, after, patience)
+
+
+class Reader:
+    """One follower's place in a `Tail`. Use it as a context manager: it owns a timer."""
+
+    def __init__(self, tail: Tail, after: int, patience: float) -> None:
+        self._tail = tail
+        self._after = after
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[bool] | None = None
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def next(self) -> Batch | None:
+        """The next events as soon as there are any; None after ``patience`` seconds without."""
+        while (batch := self._tail.read(self._after)) is None:
+            if not await self._grown():
+                return None
+        self._after = batch.last
+        return batch
+
+    async def _grown(self) -> bool:
+        # A future of its own for each reader: a shared one would be cancelled for all when one reader leaves.
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._future = future
+        self._since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._patience, self._ring)
+        self._tail._waiting.add(future)
+        try:
+            return await future
+        finally:
+            self._tail._waiting.discard(future)
+
+    def _ring(self) -> None:
+        # Armed once and moved on only when it rings: a timer per wait would cost more than the wait itself.
+        rest = self._since + self._patience - self._loop.time()
+        if rest > 0:
+            self._timer = self._loop.call_later(rest, self._ring)
+            return
+        self._timer = None
+        if self._future is not None and not self._future.done():
+            self._future.set_result(False)

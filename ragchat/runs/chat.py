@@ -1,0 +1,237 @@
+"""From a question to a run: check it, save it, retrieve, prompt the backend, save the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
+
+import msgspec
+
+from ragchat.auth.identity import Principal
+from ragchat.backends.contract import Backend, Finish, Piece, Prompt, Turn
+from ragchat.errors import ConflictError, DatabaseError, NotFoundError, RequestError, TooLargeError
+from ragchat.events import DocumentCount, Header, Passage, Reference, Token, Transcript
+from ragchat.rag.cite import cite
+from ragchat.rag.contract import Query, Retriever
+from ragchat.rag.prompt import build_turns
+from ragchat.runs.supervisor import Conclusion, Supervisor
+from ragchat.settings import Settings
+from ragchat.store import sessions
+from ragchat.store.database import Database, storable
+from ragchat.store.models import Chat, Message, Run, new_id
+
+_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to save an answer."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as a client sends it (docs/protocol.md, "The request")."""
+
+    chat_id: str
+    question: str
+    session_id: str | None = None
+    stream: bool = True
+    kb_ids: tuple[str, ...] | None = None
+    doc_ids: tuple[str, ...] | None = None
+    files: tuple[str, ...] = ()
+    request_id: str | None = None
+    on_busy: Literal["reject"] = "reject"
+
+
+class ChatRuns:
+    """Starts and finds the runs of kind ``chat``."""
+
+    def __init__(
+        self,
+        database: Database,
+        supervisor: Supervisor,
+        retriever: Retriever,
+        backend: Backend,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._supervisor = supervisor
+        self._retriever = retriever
+        self._backend = backend
+        self._settings = settings
+
+    async def ask(self, principal: Principal, ask: Ask) -> Header:
+        """Save the question and start its run.
+
+        Raises:
+            RequestError: the question can't be asked like this; nothing was saved.
+            UnavailableError: no more runs can start now; nothing was saved.
+        """
+        self._supervisor.admit()
+        self._check(ask)
+        chat = await sessions.find_chat(self._database, principal.tenant, ask.chat_id)
+        query = _narrowed(chat, principal.tenant, ask)
+        earlier: list[Message] = []
+        if ask.session_id:
+            await self._check_session(principal, chat, ask.session_id)
+            earlier = await sessions.history(self._database, ask.session_id, self._settings.history_messages)
+        header = Header(
+            run_id=new_id(), chat_id=chat.id, session_id=ask.session_id or new_id(), message_id=new_id()
+        )
+        new_run = sessions.NewRun(
+            header=header, tenant=principal.tenant, user=principal.user, question=ask.question,
+            prologue=chat.prologue, new_session=not ask.session_id,
+        )  # fmt: skip
+        work = ChatWork(
+            database=self._database, retriever=self._retriever, backend=self._backend, chat=chat,
+            principal=principal, header=header, query=query, earlier=earlier,
+        )  # fmt: skip
+        # In one task that a leaving client can't cancel: a saved question always has its run.
+        return await asyncio.shield(asyncio.create_task(self._begin(new_run, work)))
+
+    async def cancel(self, principal: Principal, run_id: str) -> Run:
+        """Stop a run; harmless when it has ended already.
+
+        Raises:
+            NotFoundError: the principal has no such run.
+        """
+        run = await self.find(principal, run_id)
+        self._supervisor.cancel(run_id)
+        await self._supervisor.ended(run_id)
+        return await self.find(principal, run_id) if run.finished_at is None else run
+
+    async def find(self, principal: Principal, run_id: str) -> Run:
+        """A run that the principal may follow.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        return await sessions.find_run(self._database, principal.tenant, principal.user, run_id)
+
+    async def _begin(self, new_run: sessions.NewRun, work: ChatWork) -> Header:
+        await sessions.begin_run(self._database, new_run)
+        await self._supervisor.start(new_run.header, work)
+        return new_run.header
+
+    def _check(self, ask: Ask) -> None:
+        if not ask.question.strip():
+            raise RequestError("The `question` is empty. Send the text that should be answered.")
+        if len(ask.question) > self._settings.max_question_chars:
+            raise TooLargeError(
+                f"The question has {len(ask.question)} characters; at most {self._settings.max_question_chars} "
+                "are accepted. Shorten it, or upload the text as a document."
+            )
+        if ask.files:
+            raise NotFoundError(f"There is no uploaded file {ask.files[0]!r}.")
+
+    async def _check_session(self, principal: Principal, chat: Chat, session_id: str) -> None:
+        session = await sessions.find_session(self._database, principal.tenant, principal.user, session_id)
+        if session.chat_id != chat.id:
+            raise NotFoundError(f"There is no session {session_id!r} in the chat {chat.id!r}.")
+        if self._supervisor.busy(session_id):
+            raise ConflictError(
+                "The session is still answering the question before. Wait for its end, or cancel it."
+            )
+
+
+class ChatWork:
+    """One answer: retrieve, prompt, stream the backend, save the message."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        retriever: Retriever,
+        backend: Backend,
+        chat: Chat,
+        principal: Principal,
+        header: Header,
+        query: Query,
+        earlier: Sequence[Message],
+    ) -> None:
+        self._database = database
+        self._retriever = retriever
+        self._backend = backend
+        self._chat = chat
+        self._principal = principal
+        self._header = header
+        self._earlier = earlier
+        asked = tuple(message.content for message in earlier if message.role == "user")
+        self._query = msgspec.structs.replace(query, earlier=asked)
+
+    async def produce(self) -> AsyncGenerator[Piece, None]:
+        passages = await self._retriever.retrieve(self._query) if self._query.datasets else []
+        yield _reference(passages)
+        if not passages and self._chat.empty_response:
+            yield Token(self._chat.empty_response)
+            yield Finish()
+            return
+        async with aclosing(self._backend.answer(self._prompt(passages))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def cite(self, transcript: Transcript) -> Reference | None:
+        return cite(transcript.reference, transcript.text) if transcript.reference else None
+
+    async def save(self, conclusion: Conclusion) -> None:
+        transcript, finish, error = conclusion.transcript, conclusion.finish, conclusion.error
+        message: dict[str, Any] = {
+            "content": storable(transcript.text),
+            "thinking": storable(transcript.thinking),
+            "reference": msgspec.to_builtins(conclusion.reference) if conclusion.reference else {},
+        }
+        run: dict[str, Any] = {
+            "status": conclusion.status,
+            "finish_reason": finish.reason,
+            "last_seq": conclusion.last_seq,
+            "usage": msgspec.to_builtins(finish.usage) if finish.usage else {},
+            "error": msgspec.to_builtins(error) if error else {},
+        }
+        await self._persist(message, run)
+
+    async def _persist(self, message: dict[str, Any], run: dict[str, Any]) -> None:
+        """Save, and be patient with a database that is being restarted: the answer is worth some seconds."""
+        for pause in (*_PAUSES, None):
+            try:
+                await sessions.end_run(self._database, self._header, self._principal.tenant, message, run)
+                return
+            except DatabaseError:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+
+    def _prompt(self, passages: Sequence[Passage]) -> Prompt:
+        history = [Turn("user" if m.role == "user" else "assistant", m.content) for m in self._earlier]
+        question = self._query.question
+        return Prompt(
+            question=question,
+            turns=build_turns(self._chat.system, passages, history, question),
+            passages=tuple(passages),
+            user=self._principal.user or self._principal.tenant,
+        )
+
+
+def _narrowed(chat: Chat, tenant: str, ask: Ask) -> Query:
+    """Where the answer may come from: what the chat may read, narrowed by the request and never widened."""
+    datasets = tuple(chat.dataset_ids)
+    if ask.kb_ids is not None:
+        datasets = tuple(dataset for dataset in datasets if dataset in ask.kb_ids)
+        if not datasets:
+            raise NotFoundError(
+                "None of the `kb_ids` is a dataset of this chat. Leave `kb_ids` out to use them all."
+            )
+    return Query(
+        tenant=tenant,
+        question=ask.question.strip(),
+        datasets=datasets,
+        documents=ask.doc_ids,
+        limit=chat.top_n,
+        threshold=chat.similarity_threshold,
+    )
+
+
+def _reference(passages: Sequence[Passage]) -> Reference:
+    counts: dict[str, DocumentCount] = {}
+    for passage in passages:
+        seen = counts[passage.document_id].count if passage.document_id in counts else 0
+        counts[passage.document_id] = DocumentCount(
+            doc_name=passage.document_name, doc_id=passage.document_id, count=seen + 1
+        )
+    return Reference(tuple(passages), tuple(counts.values()), len(passages))

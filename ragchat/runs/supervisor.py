@@ -1,0 +1,238 @@
+"""Owns the runs of this process: starts them, cancels them, ends them, and lets none outlive the service.
+
+A run belongs to the application, never to the connection that asked for it. Each run has two tasks: one
+*produces* (it iterates the backend and may be cancelled at any moment) and one *concludes* (it is never
+cancelled, so that every run gets its one terminal event and its message is saved before anyone sees it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from ragchat.backends.contract import Finish, Piece
+from ragchat.errors import DrainingError, RagChatError, UnavailableError
+from ragchat.events import STATUS_OF, Done, Error, Event, Header, Reference, RunStatus, Status, Transcript
+from ragchat.logs.contract import Log
+from ragchat.runs.writer import Writer
+
+logger = structlog.get_logger(__name__)
+
+_CLOSING = 1.0
+"""Seconds a cancelled backend gets to let go before its run is ended without it."""
+
+
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended: what is saved, and what its last events say."""
+
+    transcript: Transcript
+    finish: Finish
+    error: Error | None
+    reference: Reference | None
+    last_seq: int
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's final status."""
+        return STATUS_OF[self.finish.reason]
+
+
+class Work(Protocol):
+    """What a run does."""
+
+    def produce(self) -> AsyncGenerator[Piece, None]:
+        """Yield what happens, and `Finish` at the end; without it the run has failed."""
+        ...
+
+    def cite(self, transcript: Transcript) -> Reference | None:
+        """The final reference of a finished text."""
+        ...
+
+    async def save(self, conclusion: Conclusion) -> None:
+        """Save the message and the run. Called once, before the terminal event is shown.
+
+        Raises:
+            RagChatError: it can't be saved; the run then fails, and its text is only in the log.
+        """
+        ...
+
+
+@dataclass(eq=False)
+class _Running:
+    header: Header
+    work: Work
+    writer: Writer
+    producer: asyncio.Task[Finish]
+    stop: asyncio.Future[Finish | Error]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Runs work and writes what happens to the log.
+
+    Args:
+        log: where events go.
+        max_runs: how many runs may be going on at once.
+        run_timeout: seconds after which a run is ended with its text so far.
+    """
+
+    def __init__(self, log: Log, *, max_runs: int, run_timeout: float) -> None:
+        self._log = log
+        self._max_runs = max_runs
+        self._run_timeout = run_timeout
+        self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    def admit(self) -> None:
+        """Check that one more run may start.
+
+        Raises:
+            DrainingError: the service is shutting down.
+            UnavailableError: as many runs as allowed are going on.
+        """
+        if self._draining:
+            raise DrainingError("This server is being restarted. Ask again in a moment.", retry_after=1)
+        if len(self._running) >= self._max_runs:
+            raise UnavailableError(
+                f"{self._max_runs} answers are being written at the moment. Ask again in a few seconds.",
+                retry_after=2,
+            )
+
+    async def start(self, header: Header, work: Work) -> None:
+        """Start a run; returns as soon as its log exists.
+
+        Raises:
+            UnavailableError: see `admit`.
+        """
+        self.admit()
+        await self._log.create(header)
+        writer = Writer(self._log, header)
+        await writer.put(Status(RunStatus.RUNNING))
+        stop: asyncio.Future[Finish | Error] = asyncio.get_running_loop().create_future()
+        run = _Running(header, work, writer, asyncio.create_task(_produce(work, writer)), stop)
+        self._running[header.run_id] = run
+        task = asyncio.create_task(self._conclude(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def busy(self, session_id: str) -> str | None:
+        """The id of the run that is going on in a session, if there is one."""
+        for run_id, run in self._running.items():
+            if run.header.session_id == session_id:
+                return run_id
+        return None
+
+    def cancel(self, run_id: str) -> bool:
+        """Stop a run, keeping its text so far. False when it is not going on here; calling again is harmless."""
+        return self._stop(run_id, Finish("cancelled"))
+
+    async def ended(self, run_id: str) -> None:
+        """Wait until a run is no longer going on here."""
+        run = self._running.get(run_id)
+        if run is not None:
+            await run.ended.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Admit no more runs, let the running ones go on for ``seconds``, then end them with their text so far."""
+        self._draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        interruption = Error(
+            DrainingError.code,
+            "The server was restarted before the answer was complete. Ask again.",
+            retryable=True,
+        )
+        for run_id in list(self._running):
+            self._stop(run_id, interruption)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _stop(self, run_id: str, why: Finish | Error) -> bool:
+        run = self._running.get(run_id)
+        if run is None:
+            return False
+        if not run.stop.done():
+            run.stop.set_result(why)
+        return True
+
+    async def _conclude(self, run: _Running) -> None:
+        run_id = run.header.run_id
+        try:
+            finish, error = await self._outcome(run)
+            await self._end(run, finish, error)
+        except Exception:
+            logger.exception("run could not be ended", run_id=run_id)
+        finally:
+            del self._running[run_id]
+            run.ended.set()
+            await run.writer.close()
+
+    async def _outcome(self, run: _Running) -> tuple[Finish, Error | None]:
+        """Wait for the producer, stop it when it has to be stopped, and say how it ended."""
+        either: set[asyncio.Future[Any]] = {run.producer, run.stop}
+        await asyncio.wait(either, timeout=self._run_timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not run.producer.done():
+            if not run.stop.done():
+                sentence = f"The answer took longer than {self._run_timeout:.0f} s and was ended here."
+                run.stop.set_result(Error(UnavailableError.code, sentence, retryable=True))
+            run.producer.cancel()
+            await asyncio.wait({run.producer}, timeout=_CLOSING)
+        return _judge(run)
+
+    async def _end(self, run: _Running, finish: Finish, error: Error | None) -> None:
+        """Save the message, then show the terminal events: in this order, so that they always agree."""
+        writer, header = run.writer, run.header
+        await writer.flush()
+        reference = run.work.cite(writer.transcript)
+        last_seq = writer.last + 1 + (error is not None) + (reference is not None)
+        conclusion = Conclusion(
+            transcript=writer.transcript, finish=finish, error=error, reference=reference, last_seq=last_seq
+        )
+        try:
+            await run.work.save(conclusion)
+        except Exception as failure:  # whatever it is: a run without its end would keep its viewers for ever
+            logger.exception("answer could not be saved", run_id=header.run_id)
+            error = error or _as_event(failure, "The answer could not be saved.", header.run_id)
+            finish = Finish("error", finish.usage)
+        terminal: list[Event | None] = [error, reference]
+        for event in terminal:
+            if event is not None:
+                await writer.put(event)
+        await writer.put(Done(finish.reason, finish.usage, header.message_id, header.session_id))
+        await writer.flush()
+
+
+async def _produce(work: Work, writer: Writer) -> Finish:
+    async with aclosing(work.produce()) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Finish):
+                return piece
+            await writer.put(piece)
+    raise RuntimeError("The backend stopped without saying how it finished.")
+
+
+def _judge(run: _Running) -> tuple[Finish, Error | None]:
+    """How a run ended, from what its producer did and from who stopped it."""
+    finished = run.producer.done() and not run.producer.cancelled()
+    failure = run.producer.exception() if finished else asyncio.CancelledError("nobody asked for it")
+    if failure is None:
+        return run.producer.result(), None
+    if run.stop.done():
+        why = run.stop.result()
+        return (why, None) if isinstance(why, Finish) else (Finish("error"), why)
+    if not isinstance(failure, RagChatError):
+        logger.error("run failed", run_id=run.header.run_id, exc_info=failure)
+    return Finish("error"), _as_event(failure, "The answer failed.", run.header.run_id)
+
+
+def _as_event(failure: BaseException, what: str, run_id: str) -> Error:
+    if isinstance(failure, RagChatError):
+        return Error(failure.code, f"{what} {failure}", failure.retryable)
+    return Error(500, f"{what} This is a defect; the server's log tells more about the run {run_id}.")

@@ -1,0 +1,126 @@
+"""Our few queries on chats, sessions, messages and runs.
+
+The database is used before the model speaks and after it has spoken, never while it does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from tortoise import timezone
+from tortoise.exceptions import IntegrityError
+
+from ragchat.errors import ConflictError, NotFoundError
+from ragchat.events import Header, RunStatus
+from ragchat.store.database import Database, storable
+from ragchat.store.models import Chat, Message, Run, Session
+
+NAME_LENGTH = 60
+"""Characters of the first question that become the session's name."""
+
+
+async def find_chat(database: Database, tenant: str, chat_id: str) -> Chat:
+    """A tenant's chat.
+
+    Raises:
+        NotFoundError: it has none with this id.
+    """
+    chat = await database.run(lambda: Chat.get_or_none(id=chat_id, tenant=tenant))
+    if chat is None:
+        raise NotFoundError(f"There is no chat {chat_id!r}.")
+    return chat
+
+
+async def find_session(database: Database, tenant: str, user: str, session_id: str) -> Session:
+    """A session that the user may see; the empty user sees all of the tenant's.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    mine: dict[str, Any] = {"user": user} if user else {}
+    session = await database.run(lambda: Session.get_or_none(id=session_id, tenant=tenant, **mine))
+    if session is None:
+        raise NotFoundError(f"There is no session {session_id!r}. Leave `session_id` out to begin a new one.")
+    return session
+
+
+async def find_run(database: Database, tenant: str, user: str, run_id: str) -> Run:
+    """A run that the user may see; the empty user sees all of the tenant's.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    mine: dict[str, Any] = {"user": user} if user else {}
+    run = await database.run(lambda: Run.get_or_none(id=run_id, tenant=tenant, **mine))
+    if run is None:
+        raise NotFoundError(f"There is no run {run_id!r}.")
+    return run
+
+
+async def history(database: Database, session_id: str, limit: int) -> list[Message]:
+    """The last ``limit`` messages of a session, oldest first."""
+    rows = Message.filter(session_id=session_id).order_by("-position").limit(limit)
+    return list(reversed(await database.run(lambda: rows))) if limit else []
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as it is saved before anything is generated."""
+
+    header: Header
+    tenant: str
+    user: str
+    question: str
+    prologue: str = ""
+    new_session: bool = False
+
+
+async def begin_run(database: Database, new: NewRun) -> None:
+    """Save the run, its question and, for a first question, its session: all or nothing.
+
+    Raises:
+        ConflictError: another question came into the same session at the same moment.
+    """
+    header = new.header
+
+    async def begin() -> None:
+        await Run.create(
+            id=header.run_id, tenant=new.tenant, kind=header.kind, user=new.user, chat_id=header.chat_id,
+            session_id=header.session_id, message_id=header.message_id, status=RunStatus.RUNNING,
+        )  # fmt: skip
+        if new.new_session:
+            await Session.create(
+                id=header.session_id, tenant=new.tenant, chat_id=header.chat_id, user=new.user,
+                name=storable(" ".join(new.question.split())[:NAME_LENGTH]),
+            )  # fmt: skip
+            if new.prologue:
+                await _add_message(new.tenant, header.session_id, role="assistant", content=new.prologue)
+        await _add_message(
+            new.tenant, header.session_id, role="user", content=storable(new.question), run_id=header.run_id
+        )
+
+    try:
+        await database.transaction(begin)
+    except IntegrityError:
+        raise ConflictError("Another question came into this session at the same moment. Ask again.") from None
+
+
+async def end_run(
+    database: Database, header: Header, tenant: str, message: dict[str, Any], run: dict[str, Any]
+) -> None:
+    """Save the answer (``message`` holds columns of `Message`) and how its run ended (columns of `Run`)."""
+
+    async def end() -> None:
+        await Run.filter(id=header.run_id).update(**run, finished_at=timezone.now())
+        await _add_message(
+            tenant, header.session_id, id=header.message_id, role="assistant", run_id=header.run_id, **message
+        )
+        await Session.filter(id=header.session_id).update(updated_at=timezone.now())
+
+    await database.transaction(end)
+
+
+async def _add_message(tenant: str, session_id: str, **columns: Any) -> None:
+    last = await Message.filter(session_id=session_id).order_by("-position").first()
+    position = last.position + 1 if last is not None else 0
+    await Message.create(tenant=tenant, session_id=session_id, position=position, **columns)
