@@ -158,8 +158,7 @@ class Supervisor:
         run = self._running.get(run_id)
         if run is None:
             return False
-        if not run.stop.done():
-            run.stop.set_result(why)
+        _halt(run, why)
         return True
 
     async def _conclude(self, run: _Running) -> None:
@@ -178,12 +177,10 @@ class Supervisor:
         """Wait for the producer, stop it when it has to be stopped, and say how it ended."""
         either: set[asyncio.Future[Any]] = {run.producer, run.stop}
         await asyncio.wait(either, timeout=self._run_timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not run.producer.done():
-            if not run.stop.done():
-                sentence = f"The answer took longer than {self._run_timeout:.0f} s and was ended here."
-                run.stop.set_result(Error(UnavailableError.code, sentence, retryable=True))
-            run.producer.cancel()
-            await asyncio.wait({run.producer}, timeout=_CLOSING)
+        if not run.stop.done() and not run.producer.done():
+            sentence = f"The answer took longer than {self._run_timeout:.0f} s and was ended here."
+            _halt(run, Error(UnavailableError.code, sentence, retryable=True))
+        await asyncio.wait({run.producer}, timeout=_CLOSING)
         return _judge(run)
 
     async def _end(self, run: _Running, finish: Finish, error: Error | None) -> None:
@@ -216,6 +213,12 @@ async def _produce(work: Work, writer: Writer) -> Finish:
                 return piece
             await writer.put(piece)
     raise RuntimeError("The backend stopped without saying how it finished.")
+
+
+def _halt(run: _Running, why: Finish | Error) -> None:
+    if not run.stop.done():
+        run.stop.set_result(why)
+    run.producer.cancel()
 
 
 def _judge(run: _Running) -> tuple[Finish, Error | None]:
