@@ -1,0 +1,115 @@
+"""Messages out of the bytes of an event stream, however these were cut. No I/O.
+
+After the WHATWG's "Server-sent events" (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream),
+and as forgiving as the servers of models need: a line that is a JSON object counts as a message (NDJSON), a
+line ``error: …`` counts as a message of the type ``error``, and a message that the end of the stream cuts off
+before its empty line still counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Message(NamedTuple):
+    """One message; ``data`` is UTF-8 as it came, ``event`` its type or empty."""
+
+    data: bytes
+    event: bytes = b""
+
+
+class MessageTooLongError(Exception):
+    """A line, or the lines of one message together, are longer than the reader accepts."""
+
+
+class MessageReader:
+    """Takes bytes in, gives messages out."""
+
+    def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._line = bytearray()  # the unfinished one; appending in place keeps a dribbling server cheap
+        self._after_cr = False
+        self._first = True
+        self._event = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def feed(self, received: bytes) -> Iterator[Message]:
+        """Yield the messages that ``received`` completes.
+
+        Raises:
+            MessageTooLongError: a line or a message exceeds the limit; the reader is of no use after that.
+        """
+        *complete, rest = self._lines(received)
+        for end in complete:
+            line = self._finished(end) if self._line or self._first else end
+            if len(line) > self._max_bytes:
+                raise MessageTooLongError
+            if message := self._take(line):
+                yield message
+        self._line += rest
+        if len(self._line) > self._max_bytes:
+            raise MessageTooLongError
+
+    def end(self) -> Iterator[Message]:
+        """Yield what the end of the stream left unfinished."""
+        return self.feed(b"\n\n")
+
+    def _lines(self, received: bytes) -> list[bytes]:
+        if self._after_cr and received.startswith(b"\n"):
+            received = received[1:]
+            self._after_cr = False
+        if b"\r" in received:
+            self._after_cr = received.endswith(b"\r")
+            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        elif received:
+            self._after_cr = False
+        return received.split(b"\n")
+
+    def _finished(self, end: bytes) -> bytes:
+        line = bytes(self._line) + end
+        self._line.clear()
+        if self._first:
+            self._first = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        return line
+
+    def _take(self, line: bytes) -> Message | None:
+        if line.startswith(b"data:"):
+            self._append(_without_space(line[5:]))
+            return None
+        if not line:
+            return self._dispatch()
+        if line.startswith(b"{"):
+            return Message(line)
+        name, _, value = line.partition(b":")
+        match name:
+            case b"data":
+                self._append(value)
+            case b"event":
+                self._event = _without_space(value)
+            case b"error":
+                return Message(_without_space(value), event=b"error")
+            case _:
+                pass  # a comment, ``id``, ``retry``, or a field that nobody knows
+        return None
+
+    def _append(self, value: bytes) -> None:
+        self._data.append(value)
+        self._data_bytes += len(value) + 1
+        if self._data_bytes > self._max_bytes + 1:
+            raise MessageTooLongError
+
+    def _dispatch(self) -> Message | None:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        event, self._event = self._event, b""
+        self._data, self._data_bytes = [], 0
+        return Message(data, event) if data else None
+
+
+def _without_space(value: bytes) -> bytes:
+    return value[1:] if value.startswith(b" ") else value
