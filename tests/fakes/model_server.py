@@ -21,7 +21,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 
 class Act(enum.Enum):
@@ -178,8 +178,7 @@ class _Connection(asyncio.Protocol):
         return self.closed and not self._dropped
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._number = len(self._server.connections)
         self._server.connections.append(self)
         self._server.notify()

@@ -1,0 +1,327 @@
+"""The one place where backends speak HTTP: connections, time, cancellation, and what went wrong in words.
+
+HTTPX is the interface and aiohttp the transport under it, for a third of the CPU. Three things are ours:
+
+* *Slots.* At most ``max_connections`` requests are under way; the rest wait. aiohttp's pool itself has no
+  limit, so that nothing can leak out of it.
+* *Time.* Only waiting counts, and only what a backend calls progress winds the clock up again: a server
+  that sends nothing but keep-alive comments is a silent one.
+* *Closing.* Leaving `Upstream.request`, in whatever way, closes the connection unless the answer was read
+  to its end. aiohttp does so before it first waits, hence a second cancellation can't get in between.
+
+The environment's proxies and ``.netrc`` are not looked at: a key goes where the settings say, or nowhere.
+``SSL_CERT_FILE`` is, for servers with a certificate of their owner's making.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, cast
+
+import aiohttp
+import httpx
+import msgspec
+from httpx_aiohttp import AiohttpTransport
+
+from ragchat.errors import BackendBusyError, BackendError
+from ragchat.settings import PREFIX
+
+_T = TypeVar("_T")
+
+_KEEP_ALIVE: Final = 4.0
+"""Seconds for which an idle connection is kept: less than the 5 after which many servers close theirs."""
+
+_REFUSAL_BYTES: Final = 64 * 1024
+_REFUSAL_SECONDS: Final = 5.0
+"""How much of an error's body is read, and how long it may take."""
+
+_REASON_CHARS: Final = 300
+"""How much of a server's own words goes into ours."""
+
+_BUSY: Final = frozenset({408, 425, 429, 503, 529})
+"""Statuses that say "later", not "never"; 529 is what overloaded model servers made up."""
+
+_FAILURES: Final = (httpx.HTTPError, aiohttp.ClientError, OSError)
+"""All that sending and reading may raise: HTTPX's transport translates only some of aiohttp's errors."""
+
+
+class Reply:
+    """An answer whose status is 2xx and whose body is still coming."""
+
+    def __init__(self, upstream: Upstream, response: httpx.Response, patience: Patience) -> None:
+        self._upstream = upstream
+        # the stream itself: aiter_raw() would put one more generator between every read and us
+        self._chunks = cast(httpx.AsyncByteStream, response.stream).__aiter__()
+        self._patience = patience
+        self.media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def allow(self, seconds: float) -> None:
+        """From now on, no more than ``seconds`` may be spent in `read` until this is called again."""
+        self._patience.allow(seconds)
+
+    async def read(self) -> bytes:
+        """The next bytes as they came from the network; empty at the end.
+
+        Raises:
+            BackendError: there are none, and it is not the end.
+        """
+        try:
+            return await self._patience.wait(anext(self._chunks, b""))
+        except _FAILURES as error:
+            raise self._upstream.explain(error) from None
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            BackendError: it does not come, or has more than ``limit`` bytes.
+        """
+        body = bytearray()
+        while data := await self.read():
+            body += data
+            if len(body) > limit:
+                raise self._upstream.error(f"sent more than {limit} bytes")
+        return bytes(body)
+
+
+class Upstream:
+    """One server behind us.
+
+    ``name`` is the backend's, and its settings are called after it. ``address`` is where the server is, as
+    people may see it: without credentials and query.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        key: str,
+        max_connections: int,
+        connect_timeout: float,
+        idle_timeout: float,
+    ) -> None:
+        self.name = name
+        self._url = httpx.URL(base_url)
+        self.address = str(self._url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        self._secrets = [secret for secret in (key, self._url.password) if secret]
+        self._setting = f"{PREFIX}{name.upper()}"
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._slots = asyncio.Semaphore(max_connections)
+        context = httpx.create_ssl_context()
+        self._client = httpx.AsyncClient(
+            headers={"Accept-Encoding": "identity", "User-Agent": "ragchat", **self._authorization(key)},
+            # "pool" becomes aiohttp's limit for all of connecting, the look-up of the name included
+            timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
+            transport=AiohttpTransport(
+                verify=context,
+                client=lambda: aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=_KEEP_ALIVE),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                ),
+            ),
+        )
+
+    @asynccontextmanager
+    async def request(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[Reply]:
+        """Send a request (``body`` is JSON) to ``path`` under the base URL, and hold on to its answer.
+
+        Raises:
+            BackendError: the server can't be reached, refuses, or is silent.
+            BackendBusyError: it wants to be asked later.
+        """
+        url = self._url.copy_with(userinfo=b"", path=self._url.path.rstrip("/") + path)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        request = self._client.build_request(method, url, content=body, headers=headers)
+        async with self._slots:
+            with Patience(self._idle_timeout) as patience:
+                try:
+                    response = await patience.wait(self._client.send(request, stream=True))
+                except _FAILURES as error:
+                    raise self.explain(error) from None
+                try:
+                    reply = Reply(self, response, patience)
+                    await self._accept(response, reply)
+                    yield reply
+                finally:
+                    await response.aclose()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    def error(self, what: str, *, remedy: str = "", retryable: bool = False) -> BackendError:
+        """An error whose sentence says that this server did ``what``."""
+        return BackendError(self._sentence(what, remedy), retryable=retryable)
+
+    def refused(self, status: int, problem: object = None, retry_after: float | None = None) -> BackendError:
+        """What a status means, as an error; ``problem`` is the server's own account of it, in any shape."""
+        reason = self._reason(problem)
+        if status in {401, 403}:
+            # their words may quote the key
+            return self.error(f"refused our key ({status})", remedy=f"check {self._setting}_API_KEY")
+        if status in _BUSY:
+            what = f"is overloaded or limits our rate ({status}){reason}"
+            return BackendBusyError(
+                self._sentence(what, "try again later"), retryable=True, retry_after=retry_after
+            )
+        if status == 404:
+            what = f"does not know the path or the model (404){reason}"
+            return self.error(what, remedy=f"check {self._setting}_BASE_URL and {self._setting}_MODEL")
+        if 300 <= status < 400:
+            return self.error(f"redirects ({status})", remedy=f"set {self._setting}_BASE_URL to where it points")
+        if status >= 500:
+            return self.error(f"failed ({status}){reason}", remedy="look at its log", retryable=True)
+        return self.error(f"did not accept the request ({status}){reason}")
+
+    def explain(self, error: Exception) -> BackendError:
+        """A failure of the network, as an error that says what to do about it."""
+        base_url = f"{self._setting}_BASE_URL"
+        cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
+        match cause:
+            case aiohttp.ClientConnectorDNSError():
+                return self.error("has a host name that can't be resolved", remedy=f"check {base_url}")
+            case aiohttp.ClientSSLError():
+                return self.error(
+                    "has no TLS connection for us, or a certificate that can't be trusted",
+                    remedy=f"check {base_url} and the certificate",
+                )
+            case aiohttp.ServerTimeoutError():
+                what = f"did not accept a connection within {self._connect_timeout:g} seconds"
+                return self.error(what, remedy=f"check that it runs, and {base_url}", retryable=True)
+            case TimeoutError():
+                return self.error(f"sent nothing for {self._idle_timeout:g} seconds", retryable=True)
+            case aiohttp.ClientConnectorError():
+                remedy = f"check that it runs, and {base_url}"
+                return self.error("can't be connected to", remedy=remedy, retryable=True)
+            case aiohttp.ClientResponseError():
+                return self.error("does not speak HTTP as we do", remedy=f"check {base_url}")
+            case _:
+                return self.error("broke the connection off", remedy="try again", retryable=True)
+
+    def _authorization(self, key: str) -> dict[str, str]:
+        if key:
+            return {"Authorization": f"Bearer {key}"}
+        if self._url.userinfo:
+            credentials = f"{self._url.username}:{self._url.password}".encode()
+            return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
+        return {}
+
+    async def _accept(self, response: httpx.Response, reply: Reply) -> None:
+        if not response.is_success:
+            retry_after = _seconds(response.headers.get("retry-after", ""))
+            raise self.refused(response.status_code, await _problem(reply), retry_after)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self.error("compresses its answers although we ask it not to")
+
+    def _sentence(self, what: str, remedy: str) -> str:
+        sentence = f"{self.name} at {self.address} {what}"
+        return f"{sentence}; {remedy}." if remedy else f"{sentence}."
+
+    def _reason(self, problem: object) -> str:
+        text = " ".join(_words(problem).split())
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return f": {text[:_REASON_CHARS].rstrip('.')}" if text else ""
+
+
+class Patience:
+    """How long we wait for somebody: at most so many seconds in `wait`, all calls together, until `allow`.
+
+    What `asyncio.timeout` does, without a timer of its own for every read.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._left = seconds
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def allow(self, seconds: float) -> None:
+        """Forget the time that was spent; there are ``seconds`` from here."""
+        self._left = seconds
+
+    async def wait(self, awaitable: Awaitable[_T]) -> _T:
+        """What ``awaitable`` gives.
+
+        Raises:
+            TimeoutError: the time is used up; ``awaitable`` was cancelled.
+        """
+        begun = self._loop.time()
+        self._deadline = begun + self._left
+        if self._timer is None or self._deadline < self._timer.when():
+            self._set_timer()
+        task = self._waiting = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelling = task.cancelling()
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            if self._over and task.uncancel() <= cancelling:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._waiting = None
+            self._left -= self._loop.time() - begun
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self._over = True
+            self._waiting.cancel()
+
+
+async def _problem(reply: Reply) -> object:
+    reply.allow(_REFUSAL_SECONDS)
+    try:
+        return msgspec.json.decode(await reply.read_all(_REFUSAL_BYTES))
+    except (BackendError, ValueError, RecursionError):
+        return None  # a page of HTML, or none at all: the status has to do
+
+
+def _words(problem: object) -> str:
+    match problem:
+        case str():
+            return problem
+        case {"error": inner} | {"message": inner} | {"msg": inner} | {"detail": inner} | [inner, *_]:
+            return _words(inner)
+        case _:
+            return ""
+
+
+def _seconds(retry_after: str) -> float | None:
+    """``Retry-After`` is a number of seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        date = email.utils.parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, math.ceil(date.timestamp() - time.time()))

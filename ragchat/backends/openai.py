@@ -1,0 +1,476 @@
+"""Answers from any server that speaks OpenAI's chat completions.
+
+The servers differ in what they add, leave out and get wrong; `Completion` takes it all in and is the only
+place that knows. An answer has ended well when the server said why it stopped (``finish_reason``) or that it
+is done (``[DONE]``); a stream that merely ends was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from ragchat.backends.contract import Finish, Piece, Prompt
+from ragchat.backends.http import Upstream
+from ragchat.backends.sse import MAX_MESSAGE_BYTES, Message, MessageReader, MessageTooLongError
+from ragchat.errors import BackendError
+from ragchat.events import FinishReason, Thinking, Token, ToolCall, Usage
+from ragchat.settings import Settings
+
+_USAGE_WAIT: Final = 2.0
+"""Seconds that a server may take, once it has said why it stopped, to say what it counted: some never do."""
+
+_END_WAIT: Final = 0.1
+"""Seconds from ``[DONE]`` to the end of the response, which is what makes the connection usable again."""
+
+_MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+_STATUSES: Final = frozenset(str(status) for status in range(400, 600))
+
+
+class OpenAIBackend:
+    """Streams answers from ``{base_url}/chat/completions``."""
+
+    name = "openai"
+    continuation: Literal["none"] = "none"
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str,
+        api_key: str = "",
+        max_connections: int = 200,
+        connect_timeout: float = 10,
+        idle_timeout: float = 120,
+    ) -> None:
+        self._model = model
+        self._idle_timeout = idle_timeout
+        self._upstream = Upstream(
+            self.name,
+            base_url,
+            key=api_key,
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+            idle_timeout=idle_timeout,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The backend that the settings describe."""
+        return cls(
+            settings.openai_base_url,
+            model=settings.openai_model,
+            api_key=settings.openai_api_key.get_secret_value(),
+            max_connections=settings.max_backend_connections,
+            connect_timeout=settings.backend_connect_timeout,
+            idle_timeout=settings.backend_idle_timeout,
+        )
+
+    async def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+        """Yield the answer to ``prompt``; all pieces of one network read without a pause in between.
+
+        The server is asked once. Closing the generator, or cancelling the task that iterates it, closes the
+        connection to the server.
+
+        Raises:
+            BackendError: the server failed; what was yielded before stands.
+        """
+        completion = Completion(self._upstream)
+        failure: BackendError | None = None
+        try:
+            async with self._upstream.request("POST", "/chat/completions", self._question(prompt)) as reply:
+                if reply.media_type == "application/json":  # asked for a stream, some gateways send no stream
+                    for piece in completion.whole(await reply.read_all(_MAX_BODY_BYTES)):
+                        yield piece
+                elif reply.media_type == "text/html":
+                    raise self._upstream.error("answers with a web page", remedy="its address may lack a /v1")
+                else:
+                    while data := await reply.read():
+                        heard = completion.heard
+                        for piece in completion.feed(data):
+                            yield piece
+                        if completion.heard > heard:
+                            reply.allow(self._patience(completion))
+                    for piece in completion.end():
+                        yield piece
+        except BackendError as error:
+            failure = error
+        for piece in completion.held():
+            yield piece
+        if failure is not None and not completion.finished:
+            raise failure
+        for piece in completion.closing():
+            yield piece
+
+    async def check(self) -> str:
+        """Ask the server for its models, and say in one line that it answers.
+
+        Raises:
+            BackendError: it can't be reached or refuses us.
+        """
+        where = f"{self.name}: {self._upstream.address} answers"
+        async with self._upstream.request("GET", "/models") as reply:
+            body = await reply.read_all(_MAX_BODY_BYTES)
+        try:
+            models = msgspec.json.decode(body, type=_Models)
+        except (ValueError, RecursionError):
+            raise self._upstream.error("lists no models", remedy="its address may lack a /v1") from None
+        if any(model.id == self._model for model in models.data):
+            return f"{where}, model {self._model} is there"
+        return f"{where}, but its list of models has no {self._model}"
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._upstream.close()
+
+    def _patience(self, completion: Completion) -> float:
+        if completion.done:
+            return _END_WAIT
+        return _USAGE_WAIT if completion.finished else self._idle_timeout
+
+    def _question(self, prompt: Prompt) -> bytes:
+        question: dict[str, Any] = {
+            "model": self._model,
+            "messages": prompt.turns,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if prompt.user:
+            question["user"] = prompt.user
+        return msgspec.json.encode(question)
+
+
+class Completion:
+    """A chat completion while it comes in: bytes in, pieces out. No I/O.
+
+    Call `feed` for a stream's bytes and `end` after them, or `whole` once; then `held`, however it went; and
+    `closing` when all went well. ``heard`` counts the messages so far, comments not among them. ``finished``
+    says that the answer is complete, ``done`` that the server will say nothing more.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._reader = MessageReader()
+        self._content = _Content()
+        self._calls = _ToolCalls()
+        self._reason: FinishReason = "stop"
+        self._usage: Usage | None = None
+        self.heard = 0
+        self.finished = False
+        self.done = False
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """Yield what the next bytes of a stream bring.
+
+        Raises:
+            BackendError: the server reports an error, or makes no sense.
+        """
+        return self._take_all(self._reader.feed(data))
+
+    def end(self) -> Iterator[Piece]:
+        """Yield what the end of the stream completes.
+
+        Raises:
+            BackendError: the answer was cut off.
+        """
+        yield from self._take_all(self._reader.end())
+        if not self.finished:
+            raise self._upstream.error(
+                "ended its answer without saying that it is complete", remedy="ask again", retryable=True
+            )
+
+    def whole(self, body: bytes) -> Iterator[Piece]:
+        """Yield the answer that came as one JSON document.
+
+        Raises:
+            BackendError: the document is an error, or makes no sense.
+        """
+        yield from self._take(Message(body))
+        if not self.finished:
+            raise self._nonsense()
+
+    def held(self) -> Iterator[Piece]:
+        """Yield the text that might have become a ``<think>``."""
+        return self._content.held()
+
+    def closing(self) -> Iterator[Piece]:
+        """Yield the tool calls, now that they are complete, and `Finish`.
+
+        Raises:
+            BackendError: the model called a tool with something other than a JSON object.
+        """
+        if self._reason != "length":  # a call that was cut off is none
+            for number, call in enumerate(self._calls):
+                if (arguments := call.input()) is None:
+                    raise self._upstream.error(
+                        f"called the tool {call.name} with arguments that are no JSON object"
+                    )
+                yield ToolCall(call.id or f"call_{number}", call.name, arguments)
+        yield Finish(self._reason, self._usage)
+
+    def _take_all(self, messages: Iterator[Message]) -> Iterator[Piece]:
+        try:
+            for message in messages:
+                yield from self._take(message)
+        except MessageTooLongError:
+            raise self._upstream.error(f"sent a line of more than {MAX_MESSAGE_BYTES} bytes") from None
+
+    def _take(self, message: Message) -> Iterator[Piece]:
+        if self.done:
+            return
+        self.heard += 1
+        if message.data == b"[DONE]":
+            self.finished = self.done = True
+            return
+        if message.event == b"error":
+            raise self._reported(_problem(message.data))
+        chunk = self._decode(message.data)
+        if chunk.error is not None or chunk.object == "error":
+            raise self._reported(chunk.error or _problem(message.data))
+        if chunk.usage is not None:
+            self._usage = chunk.usage.counted()
+        for choice in chunk.choices or ():
+            yield from self._choose(choice)
+
+    def _choose(self, choice: _Choice) -> Iterator[Piece]:
+        delta = choice.delta or choice.message
+        if delta is not None:
+            if thought := delta.reasoning_content or delta.reasoning:
+                yield Thinking(thought)
+            if delta.content:
+                yield from self._content.split(delta.content)
+            for fragment in delta.tool_calls or ():
+                self._calls.add(fragment)
+        if choice.finish_reason or choice.message is not None:
+            self._stop(choice.finish_reason or "stop")
+
+    def _stop(self, reason: str) -> None:
+        match reason:
+            case "content_filter":
+                raise self._upstream.error("stopped the answer because of its content filter")
+            case "error":
+                raise self._upstream.refused(500)
+            case "length" | "max_tokens":
+                self._reason = "length"
+            case _:
+                self._reason = "stop"
+        self.finished = True
+
+    def _decode(self, data: bytes) -> _Chunk:
+        try:
+            return _decode_chunk(data)
+        except (ValueError, RecursionError):
+            pass
+        try:
+            return _decode_chunk(_repaired(data))
+        except (ValueError, RecursionError):
+            raise self._nonsense() from None
+
+    def _nonsense(self) -> BackendError:
+        return self._upstream.error("sent something that is not part of a chat completion")
+
+    def _reported(self, problem: object) -> BackendError:
+        return self._upstream.refused(_status(problem), problem)
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Fragment(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Fragment] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+    def counted(self) -> Usage:
+        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=self.total_tokens or prompt + completion,
+        )
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    object: Any = None
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+_decode_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+
+
+def _repaired(data: bytes) -> bytes:
+    """JSON in which a character was torn apart, as some servers do between two tokens, with marks in its place."""
+    text = data.decode("utf-8", "replace")
+    return json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _problem(data: bytes) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def _status(problem: object) -> int:
+    """The HTTP status that an error in the middle of a stream would have had."""
+    match problem:
+        case {"error": {} as inner}:
+            return _status(inner)
+        case {"code": int(status)} | {"status": int(status)} if 400 <= status < 600:
+            return status
+        case {"code": str(status)} if status in _STATUSES:
+            return int(status)
+        case _:
+            return 500
+
+
+class _Content:
+    """Tells the thoughts from the answer where a server sends both as content: ``<think>…</think>`` first."""
+
+    _OPEN: Final = "<think>"
+    _CLOSE: Final = "</think>"
+    _MAX_HELD: Final = 64
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._split: Callable[[str], Iterator[Piece]] = self._begin
+
+    def split(self, text: str) -> Iterator[Piece]:
+        """Yield ``text`` as tokens and thoughts; some of it may be held back."""
+        if self._held:
+            text, self._held = self._held + text, ""
+        return self._split(text)
+
+    def held(self) -> Iterator[Piece]:
+        """Yield what was held back: it is the end."""
+        if self._held:
+            yield Token(self._held) if self._split == self._begin else Thinking(self._held)
+            self._held = ""
+
+    def _begin(self, text: str) -> Iterator[Piece]:
+        start = text.lstrip()
+        if start.startswith(self._OPEN):
+            self._split = self._think
+            return self._think(start[len(self._OPEN) :])
+        if self._OPEN.startswith(start) and len(text) <= self._MAX_HELD:
+            self._held = text
+            return iter(())
+        self._split = self._answer
+        return self._answer(text)
+
+    def _think(self, text: str) -> Iterator[Piece]:
+        thought, closed, rest = text.partition(self._CLOSE)
+        if not closed:
+            kept = _overlap(thought, self._CLOSE)
+            thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
+        if thought:
+            yield Thinking(thought)
+        if closed:
+            self._split = self._after_thinking
+            yield from self._after_thinking(rest)
+
+    def _after_thinking(self, text: str) -> Iterator[Piece]:
+        if text := text.lstrip("\n"):
+            self._split = self._answer
+            yield Token(text)
+
+    def _answer(self, text: str) -> Iterator[Piece]:
+        yield Token(text)
+
+
+def _overlap(text: str, tag: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``tag``."""
+    return next((size for size in range(len(tag) - 1, 0, -1) if text.endswith(tag[:size])), 0)
+
+
+class _Call:
+    """One tool call, put together from what a server sends of it."""
+
+    def __init__(self, fragment: _Fragment, name: str) -> None:
+        self.id = fragment.id or ""
+        self.index = fragment.index
+        self.name = name
+        self._text: list[str] = []
+        self._object: dict[str, Any] | None = None
+
+    def add(self, arguments: str | dict[str, Any] | None) -> None:
+        if isinstance(arguments, dict):
+            self._object = arguments
+        elif arguments:
+            self._text.append(arguments)
+
+    def complete(self) -> bool:
+        """Whether nothing can be added to the arguments."""
+        return self._object is not None or bool(self._text and self.input() is not None)
+
+    def input(self) -> dict[str, Any] | None:
+        """The arguments; None if they are no JSON object."""
+        if self._object is not None or not self._text:
+            return self._object or {}
+        try:
+            return msgspec.json.decode("".join(self._text), type=dict[str, Any])
+        except (ValueError, RecursionError):
+            return None
+
+
+class _ToolCalls(list[_Call]):
+    """The tool calls of an answer.
+
+    Fragments of calls come with ids and indexes, but some servers send no indexes, or 0 in all of them, and
+    some a new id with every fragment. So neither decides alone. A fragment belongs to the call with its id,
+    else to the last one with its index, else to the last one; and one that names a function begins a call,
+    unless it only repeats the name of a call that is not complete.
+    """
+
+    def add(self, fragment: _Fragment) -> None:
+        function = fragment.function or _Function()
+        name = function.name or ""
+        call = self._find(fragment, named=bool(name))
+        if call is None or (name and (name != call.name or call.complete())):
+            call = _Call(fragment, name)
+            self.append(call)
+        call.add(function.arguments)
+
+    def _find(self, fragment: _Fragment, *, named: bool) -> _Call | None:
+        for call in reversed(self):
+            if fragment.id and call.id == fragment.id:
+                return call
+        for call in reversed(self):
+            if fragment.index is not None and call.index == fragment.index:
+                return call
+        return self[-1] if self and not (named and fragment.index is not None) else None
