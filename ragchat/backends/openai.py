@@ -15,10 +15,10 @@ import msgspec
 
 from ragchat.backends.contract import Finish, Piece, Prompt
 from ragchat.backends.http import Upstream
-from ragchat.backends.sse import MAX_MESSAGE_BYTES, Message, MessageReader, MessageTooLongError
 from ragchat.errors import BackendError
 from ragchat.events import FinishReason, Thinking, Token, ToolCall, Usage
 from ragchat.settings import Settings
+from ragchat.sse import MAX_MESSAGE_BYTES, Message, MessageReader, MessageTooLongError
 
 _USAGE_WAIT: Final = 2.0
 """Seconds that a server may take, once it has said why it stopped, to say what it counted: some never do."""

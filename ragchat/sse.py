@@ -27,13 +27,20 @@ class MessageTooLongError(Exception):
 
 
 class MessageReader:
-    """Takes bytes in, gives messages out."""
+    """Takes bytes in, gives messages out.
+
+    Attributes:
+        last_event_id: the ``id`` that the newest complete message had, or an earlier one; it is what a reader
+            sends as ``Last-Event-ID`` to go on behind that message.
+    """
 
     def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._line = bytearray()  # the unfinished one; appending in place keeps a dribbling server cheap
         self._after_cr = False
         self._first = True
+        self.last_event_id = ""
+        self._id = ""
         self._event = b""
         self._data: list[bytes] = []
         self._data_bytes = 0
@@ -92,10 +99,12 @@ class MessageReader:
                 self._append(value)
             case b"event":
                 self._event = _without_space(value)
+            case b"id":
+                self._id = _without_space(value).decode("utf-8", "replace")
             case b"error":
                 return Message(_without_space(value), event=b"error")
             case _:
-                pass  # a comment, ``id``, ``retry``, or a field that nobody knows
+                pass  # a comment, ``retry``, or a field that nobody knows
         return None
 
     def _append(self, value: bytes) -> None:
@@ -105,6 +114,7 @@ class MessageReader:
             raise MessageTooLongError
 
     def _dispatch(self) -> Message | None:
+        self.last_event_id = self._id
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         event, self._event = self._event, b""
         self._data, self._data_bytes = [], 0
