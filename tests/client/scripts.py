@@ -6,6 +6,9 @@ import json
 import struct
 from typing import Any
 
+from ragchat.client import Answer
+
+TOKEN = "ragchat-secret"
 SESSION = "session"
 MARKER = json.dumps({"code": 0, "message": "", "data": True})
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -44,3 +47,8 @@ def refused(status: int) -> bytes:
     body = b"<html>No.</html>"
     head = f"HTTP/1.1 {status} No\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+async def pieces(answer: Answer) -> list[str]:
+    """All that comes until the end."""
+    return [text async for text in answer]

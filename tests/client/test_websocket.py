@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
-from ragchat.client import Answer, ChatError, Client, NetworkError
-from tests.client.scripts import MARKER, SESSION, UPGRADED, chunk, closing, events, framed, refused
+from ragchat.client import ChatError, Client, NetworkError
+from tests.client.scripts import MARKER, SESSION, TOKEN, UPGRADED, chunk, closing, events, framed, pieces, refused
 from tests.fakes.model_server import Act, ModelServer, Request
 
-TOKEN = "ragchat-secret"
 PONG = '{"type":"pong"}'
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ModelServer]:
-    async with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[Client]:
-    async with Client(f"http://127.0.0.1:{server.port}/assistant", TOKEN) as client:
-        yield client
-
-
-async def pieces(answer: Answer) -> list[str]:
-    return [text async for text in answer]
 
 
 def fallback(server: ModelServer) -> Request:
