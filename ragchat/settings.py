@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ragchat.errors import ConfigurationError
 
 PREFIX = "RAGCHAT_"
+CLIENT_VARIABLES = frozenset({f"{PREFIX}URL", f"{PREFIX}TOKEN"})
+"""What `ragchat chat` reads instead: which service it asks, and as whom. No service has use for them."""
 
 
 def _http_url(value: str) -> str:
@@ -178,7 +180,7 @@ def load(**overrides: Any) -> Settings:
 
 
 def _reject_unknown(environment: Mapping[str, str]) -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = CLIENT_VARIABLES | {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in sorted(environment):
         if name.startswith(PREFIX) and name.upper() not in known:
             raise ConfigurationError(f"{name}: there is no such setting. `ragchat doctor` lists them all.")
