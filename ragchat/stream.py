@@ -39,11 +39,8 @@ async def follow(log: Log, run_id: str, after: int, heartbeat: float) -> AsyncGe
     """
     tail = await log.tail(run_id)
     with tail.reader(after, heartbeat) as reader:
-        while True:
-            batch = await reader.next()
-            yield batch
-            if batch is not None and batch.ended:
-                return
+        while not reader.finished:
+            yield await reader.next()
 
 
 async def collect(log: Log, run_id: str) -> Transcript:

@@ -29,7 +29,6 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     header: Header
     events: tuple[tuple[int, Event], ...]
     last: int
-    ended: bool
     encoded: dict[object, Any] = msgspec.field(default_factory=dict)
 
 
@@ -73,7 +72,6 @@ class Tail:
                 self.header,
                 tuple((after + 1 + index, event) for index, event in join(events)),
                 after + len(events),
-                isinstance(events[-1], Done),
             )
         return batch
 
@@ -102,6 +100,11 @@ class Reader:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended and all of it was read."""
+        return self._tail.ended and self._after >= self._tail.last
 
     async def next(self) -> Batch | None:
         """The next events as soon as there are any; None after ``patience`` seconds without."""

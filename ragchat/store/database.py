@@ -123,7 +123,7 @@ class Database:
         """Like `run`, all or nothing. On SQLite the first statement should write (see docs/operations.md)."""
 
         async def atomically() -> T:
-            async with in_transaction(APP):
+            async with in_transaction(connection().connection_name):
                 return await operation()
 
         return await self.run(atomically)
@@ -149,12 +149,19 @@ class Database:
         url = self.url.replace("postgresql://", "postgres://", 1)
         if self.dialect == "postgres":
             return url
-        return f"{url}{'&' if '?' in url else '?'}{parameters}"
+        path, _, own = url.partition("?")
+        return f"{path}?{parameters}&{own}"  # the last one wins
 
     async def _connect(self, url: str) -> context.TortoiseContext:
         tortoise = context.TortoiseContext()
         with _host_timezone():
             await _in_context(tortoise, lambda: tortoise.init(config=_config(url)))
+        try:
+            # Left to itself Tortoise connects inside a lock, which a failure would leave locked for good.
+            await _in_context(tortoise, lambda: tortoise.db().create_connection(with_db=True))
+        except BaseException:
+            await _in_context(tortoise, tortoise.close_connections)
+            raise
         return tortoise
 
     async def _migrate(self) -> None:
@@ -181,7 +188,7 @@ class Database:
         entered, leave = asyncio.Event(), asyncio.Event()
 
         async def hold() -> None:
-            async with in_transaction(APP) as client:
+            async with in_transaction(connection().connection_name) as client:
                 await client.execute_query(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
                 entered.set()
                 await leave.wait()
@@ -202,7 +209,7 @@ class Database:
 
 def connection() -> BaseDBAsyncClient:
     """The connection of the operation that is running, for statements in the database's own SQL."""
-    return context.require_context().db(APP)
+    return context.require_context().db()
 
 
 def storable(text: str) -> str:
@@ -213,15 +220,19 @@ def storable(text: str) -> str:
 
 
 def _config(url: str) -> dict[str, Any]:
+    # Tortoise caches statements per alias, so each dialect has its own.
+    alias = f"{APP}_{urlsplit(url).scheme}"
+    models = "ragchat.store.models"
     return {
-        "connections": {APP: url},
-        "apps": {APP: {"models": ["ragchat.store.models"], "default_connection": APP, "migrations": MIGRATIONS}},
+        "connections": {alias: url},
+        "apps": {APP: {"models": [models], "default_connection": alias, "migrations": MIGRATIONS}},
     }
 
 
 async def _apply_migrations(place: str) -> None:
-    apps = _config("")["apps"]
-    executor = MigrationExecutor(connection(), apps)
+    client = connection()
+    apps = {APP: {"default_connection": client.connection_name, "migrations": MIGRATIONS}}
+    executor = MigrationExecutor(client, apps)
     await executor.loader.build_graph()
     known = {key.name for key in executor.loader.disk_migrations}
     unknown = sorted(

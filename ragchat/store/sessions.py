@@ -60,8 +60,10 @@ async def find_run(database: Database, tenant: str, user: str, run_id: str) -> R
 
 async def history(database: Database, session_id: str, limit: int) -> list[Message]:
     """The last ``limit`` messages of a session, oldest first."""
-    rows = Message.filter(session_id=session_id).order_by("-position").limit(limit)
-    return list(reversed(await database.run(lambda: rows))) if limit else []
+    if not limit:
+        return []
+    newest = await database.run(lambda: Message.filter(session_id=session_id).order_by("-position").limit(limit))
+    return newest[::-1]
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):

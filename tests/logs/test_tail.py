@@ -21,7 +21,7 @@ def test_a_read_gives_all_that_is_behind_the_position_with_tokens_joined_under_t
     batch = filled("a", "b", "c").read(1)
     assert batch is not None
     assert batch.events == ((4, Token("abc")),)
-    assert (batch.last, batch.ended) == (4, False)
+    assert batch.last == 4
 
 
 def test_a_read_at_the_end_gives_nothing() -> None:
@@ -34,13 +34,15 @@ def test_a_read_from_inside_a_joined_range_gives_only_the_rest() -> None:
     assert batch.events == ((4, Token("c")),)
 
 
-def test_the_end_of_the_run_is_marked() -> None:
+async def test_a_reader_is_finished_when_it_has_read_the_end_of_the_run() -> None:
     tail = filled("a")
-    tail.extend([Done("stop")])
-    batch = tail.read(0)
-    assert batch is not None
-    assert batch.ended
-    assert tail.ended
+    with tail.reader(0, patience=30) as reader:
+        await reader.next()
+        assert not reader.finished
+        tail.extend([Done("stop")])
+        assert not reader.finished
+        await reader.next()
+        assert reader.finished
 
 
 def test_readers_at_the_same_position_share_one_batch() -> None:

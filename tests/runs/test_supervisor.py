@@ -72,7 +72,7 @@ async def events(log: MemoryLog, run_id: str) -> list[Event]:
     tail = await log.tail(run_id)
     batch = tail.read(0)
     assert batch is not None
-    assert batch.ended
+    assert tail.ended
     return [event for _, event in batch.events]
 
 
