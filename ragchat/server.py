@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 import h11
 import structlog
@@ -37,6 +38,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 from pydantic import BaseModel, ValidationError
@@ -326,7 +328,6 @@ class _FileSettings(BaseModel, extra="forbid", strict=True):
     keyfile: str | None = Config.keyfile
     keyfile_password: str | None = Config.keyfile_password
     root_path: str = ""
-    server_names: list[str] = Config.server_names
 
 
 _OURS: Final = {
@@ -388,15 +389,32 @@ def _harden_hypercorn() -> None:
     """Take away from Hypercorn what a stranger could use against us and no setting switches off."""
     ws_stream.server_extensions_handshake = _no_extensions  # type: ignore[attr-defined]
     ws_stream.WebsocketBuffer = _BoundedBuffer  # type: ignore[misc]
-    H11Protocol._check_protocol = _stay_on_http1  # type: ignore[method-assign]
+    ws_stream.WSStream._send_error_response = _refuse_socket  # type: ignore[method-assign]
+    H11Protocol._check_protocol = _check_request  # type: ignore[method-assign]
 
 
 def _no_extensions(requested: Iterable[str], supported: list[Extension]) -> None:
     """Refuse compression: its frames are inflated without any limit."""
 
 
-async def _stay_on_http1(self: H11Protocol, event: h11.Request) -> None:
-    """Refuse the upgrade to HTTP/2, which sends without waiting for the peer to read."""
+_send_error_response: Final = ws_stream.WSStream._send_error_response
+
+
+async def _refuse_socket(self: ws_stream.WSStream, status_code: int) -> None:
+    """Close behind a refused handshake; Hypercorn says `Connection: close` and keeps it open for ever."""
+    await _send_error_response(self, status_code)
+    await self.send(StreamClosed(stream_id=self.stream_id))
+
+
+async def _check_request(self: H11Protocol, event: h11.Request) -> None:
+    """Refuse the upgrade to HTTP/2, which sends without waiting for the peer to read; and what Quart fails on."""
+    try:
+        path = urlsplit(event.target).path
+    except ValueError:
+        path = b""
+    if not path:
+        await self._send_error_response(400)
+        raise h11.RemoteProtocolError("the request target has no path")
 
 
 class _BoundedBuffer(ws_stream.WebsocketBuffer):
