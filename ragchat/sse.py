@@ -9,13 +9,15 @@ before its empty line still counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True):
     """One message; ``data`` is UTF-8 as it came, ``event`` its type or empty."""
 
     data: bytes
@@ -43,38 +45,37 @@ class MessageReader:
         self._id = ""
         self._event = b""
         self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._size = 0
 
     def feed(self, received: bytes) -> Iterator[Message]:
-        """Yield the messages that ``received`` completes.
+        """Yield the messages that ``received`` completes; it is taken in as far as this is iterated.
 
         Raises:
             MessageTooLongError: a line or a message exceeds the limit; the reader is of no use after that.
         """
-        *complete, rest = self._lines(received)
-        for end in complete:
+        lines = self._lines(received)
+        unfinished = lines.pop()
+        for end in lines:
             line = self._finished(end) if self._line or self._first else end
-            if len(line) > self._max_bytes:
-                raise MessageTooLongError
-            if message := self._take(line):
+            if line[:6] == b"data: ":  # what nearly all lines are
+                self._append(line[6:])
+            elif message := self._take(line) if line else self._dispatch():
                 yield message
-        self._line += rest
-        if len(self._line) > self._max_bytes:
-            raise MessageTooLongError
+        if unfinished:
+            self._line += unfinished
+            self._check(len(self._line))
 
     def end(self) -> Iterator[Message]:
         """Yield what the end of the stream left unfinished."""
         return self.feed(b"\n\n")
 
     def _lines(self, received: bytes) -> list[bytes]:
-        if self._after_cr and received.startswith(b"\n"):
-            received = received[1:]
+        if self._after_cr and received:
+            received = received.removeprefix(b"\n")
             self._after_cr = False
         if b"\r" in received:
             self._after_cr = received.endswith(b"\r")
             received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        elif received:
-            self._after_cr = False
         return received.split(b"\n")
 
     def _finished(self, end: bytes) -> bytes:
@@ -86,40 +87,39 @@ class MessageReader:
         return line
 
     def _take(self, line: bytes) -> Message | None:
-        if line.startswith(b"data:"):
-            self._append(_without_space(line[5:]))
-            return None
-        if not line:
-            return self._dispatch()
+        self._check(len(line))
         if line.startswith(b"{"):
             return Message(line)
         name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
         match name:
             case b"data":
                 self._append(value)
             case b"event":
-                self._event = _without_space(value)
+                self._event = value
             case b"id":
-                self._id = _without_space(value).decode("utf-8", "replace")
+                self._id = value.decode("utf-8", "replace")
             case b"error":
-                return Message(_without_space(value), event=b"error")
+                return Message(value, event=b"error")
             case _:
                 pass  # a comment, ``retry``, or a field that nobody knows
         return None
 
     def _append(self, value: bytes) -> None:
         self._data.append(value)
-        self._data_bytes += len(value) + 1
-        if self._data_bytes > self._max_bytes + 1:
-            raise MessageTooLongError
+        self._size += len(value)
+        self._check(self._size)
 
     def _dispatch(self) -> Message | None:
         self.last_event_id = self._id
+        if not self._data:
+            self._event = b""
+            return None
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        event, self._event = self._event, b""
-        self._data, self._data_bytes = [], 0
+        event = self._event
+        self._event, self._data, self._size = b"", [], 0
         return Message(data, event) if data else None
 
-
-def _without_space(value: bytes) -> bytes:
-    return value[1:] if value.startswith(b" ") else value
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise MessageTooLongError

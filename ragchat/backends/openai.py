@@ -8,7 +8,7 @@ is done (``[DONE]``); a stream that merely ends was cut off.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final, Literal, Self
 
 import msgspec
@@ -80,10 +80,9 @@ class OpenAIBackend:
             BackendError: the server failed; what was yielded before stands.
         """
         completion = Completion(self._upstream)
-        failure: BackendError | None = None
         try:
             async with self._upstream.request("POST", "/chat/completions", self._question(prompt)) as reply:
-                if reply.media_type == "application/json":  # asked for a stream, some gateways send no stream
+                if reply.media_type == "application/json":  # asked for a stream, some gateways send none
                     for piece in completion.whole(await reply.read_all(_MAX_BODY_BYTES)):
                         yield piece
                 elif reply.media_type == "text/html":
@@ -93,18 +92,16 @@ class OpenAIBackend:
                         heard = completion.heard
                         for piece in completion.feed(data):
                             yield piece
+                        if completion.failure is not None:
+                            break
                         if completion.heard > heard:
                             reply.allow(self._patience(completion))
-                    for piece in completion.end():
-                        yield piece
         except BackendError as error:
-            failure = error
-        for piece in completion.held():
+            completion.fail(error)
+        for piece in completion.end():
             yield piece
-        if failure is not None and not completion.finished:
-            raise failure
-        for piece in completion.closing():
-            yield piece
+        if completion.failure is not None:
+            raise completion.failure
 
     async def check(self) -> str:
         """Ask the server for its models, and say in one line that it answers.
@@ -145,11 +142,11 @@ class OpenAIBackend:
 
 
 class Completion:
-    """A chat completion while it comes in: bytes in, pieces out. No I/O.
+    """A chat completion while it comes in: bytes in, pieces out. No I/O, and nothing is raised.
 
-    Call `feed` for a stream's bytes and `end` after them, or `whole` once; then `held`, however it went; and
-    `closing` when all went well. ``heard`` counts the messages so far, comments not among them. ``finished``
-    says that the answer is complete, ``done`` that the server will say nothing more.
+    Call `feed` for a stream's bytes, or `whole` once, and `end` however it went. ``heard`` counts the messages
+    so far, comments not among them; ``finished`` says that the answer is complete, ``done`` that the server
+    will say nothing more, and ``failure`` what it reported or got wrong: the pieces before that stand.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -159,67 +156,47 @@ class Completion:
         self._calls = _ToolCalls()
         self._reason: FinishReason = "stop"
         self._usage: Usage | None = None
+        self._ended = False
         self.heard = 0
         self.finished = False
         self.done = False
+        self.failure: BackendError | None = None
 
-    def feed(self, data: bytes) -> Iterator[Piece]:
-        """Yield what the next bytes of a stream bring.
-
-        Raises:
-            BackendError: the server reports an error, or makes no sense.
-        """
+    def feed(self, data: bytes) -> list[Piece]:
+        """What the next bytes of a stream bring."""
         return self._take_all(self._reader.feed(data))
 
-    def end(self) -> Iterator[Piece]:
-        """Yield what the end of the stream completes.
+    def whole(self, body: bytes) -> list[Piece]:
+        """What an answer brings that came as one JSON document."""
+        return self._take_all([Message(body)])
 
-        Raises:
-            BackendError: the answer was cut off.
-        """
-        yield from self._take_all(self._reader.end())
-        if not self.finished:
-            raise self._upstream.error(
-                "ended its answer without saying that it is complete", remedy="ask again", retryable=True
-            )
+    def fail(self, error: BackendError) -> None:
+        """The server failed. That counts unless the answer was complete by then."""
+        if not self.finished and self.failure is None:
+            self.failure = error
 
-    def whole(self, body: bytes) -> Iterator[Piece]:
-        """Yield the answer that came as one JSON document.
+    def end(self) -> list[Piece]:
+        """What the end brings: text that was held back, and the tool calls and `Finish` if all went well."""
+        self._ended = True
+        pieces = self._take_all(self._reader.end()) if self.failure is None else []
+        pieces += self._content.held()
+        if self.finished and self.failure is None:
+            return pieces + self._conclusion()
+        self.fail(self._cut_off())
+        return pieces
 
-        Raises:
-            BackendError: the document is an error, or makes no sense.
-        """
-        yield from self._take(Message(body))
-        if not self.finished:
-            raise self._nonsense()
-
-    def held(self) -> Iterator[Piece]:
-        """Yield the text that might have become a ``<think>``."""
-        return self._content.held()
-
-    def closing(self) -> Iterator[Piece]:
-        """Yield the tool calls, now that they are complete, and `Finish`.
-
-        Raises:
-            BackendError: the model called a tool with something other than a JSON object.
-        """
-        if self._reason != "length":  # a call that was cut off is none
-            for number, call in enumerate(self._calls):
-                if (arguments := call.input()) is None:
-                    raise self._upstream.error(
-                        f"called the tool {call.name} with arguments that are no JSON object"
-                    )
-                yield ToolCall(call.id or f"call_{number}", call.name, arguments)
-        yield Finish(self._reason, self._usage)
-
-    def _take_all(self, messages: Iterator[Message]) -> Iterator[Piece]:
+    def _take_all(self, messages: Iterable[Message]) -> list[Piece]:
+        pieces: list[Piece] = []
         try:
             for message in messages:
-                yield from self._take(message)
+                self._take(message, pieces)
         except MessageTooLongError:
-            raise self._upstream.error(f"sent a line of more than {MAX_MESSAGE_BYTES} bytes") from None
+            self.fail(self._upstream.error(f"sent a line of more than {MAX_MESSAGE_BYTES} bytes"))
+        except BackendError as error:
+            self.fail(error)
+        return pieces
 
-    def _take(self, message: Message) -> Iterator[Piece]:
+    def _take(self, message: Message, pieces: list[Piece]) -> None:
         if self.done:
             return
         self.heard += 1
@@ -230,19 +207,19 @@ class Completion:
             raise self._reported(_problem(message.data))
         chunk = self._decode(message.data)
         if chunk.error is not None or chunk.object == "error":
-            raise self._reported(chunk.error or _problem(message.data))
+            raise self._reported(_problem(message.data))
         if chunk.usage is not None:
             self._usage = chunk.usage.counted()
         for choice in chunk.choices or ():
-            yield from self._choose(choice)
+            self._choose(choice, pieces)
 
-    def _choose(self, choice: _Choice) -> Iterator[Piece]:
+    def _choose(self, choice: _Choice, pieces: list[Piece]) -> None:
         delta = choice.delta or choice.message
         if delta is not None:
             if thought := delta.reasoning_content or delta.reasoning:
-                yield Thinking(thought)
+                pieces.append(Thinking(thought))
             if delta.content:
-                yield from self._content.split(delta.content)
+                pieces += self._content.split(delta.content)
             for fragment in delta.tool_calls or ():
                 self._calls.add(fragment)
         if choice.finish_reason or choice.message is not None:
@@ -260,18 +237,31 @@ class Completion:
                 self._reason = "stop"
         self.finished = True
 
+    def _conclusion(self) -> list[Piece]:
+        pieces: list[Piece] = []
+        for number, call in enumerate(self._calls if self._reason != "length" else ()):
+            arguments = call.input()
+            if arguments is None:
+                self.failure = self._upstream.error(f"called {call.name!r} with arguments that are no JSON object")
+                return pieces
+            pieces.append(ToolCall(call.id or f"call_{number}", call.name, arguments))
+        return [*pieces, Finish(self._reason, self._usage)]
+
     def _decode(self, data: bytes) -> _Chunk:
         try:
             return _decode_chunk(data)
         except (ValueError, RecursionError):
-            pass
+            return self._decode_repaired(data)
+
+    def _decode_repaired(self, data: bytes) -> _Chunk:
         try:
             return _decode_chunk(_repaired(data))
         except (ValueError, RecursionError):
-            raise self._nonsense() from None
+            nonsense = self._upstream.error("sent something that is not part of a chat completion")
+            raise (self._cut_off() if self._ended else nonsense) from None
 
-    def _nonsense(self) -> BackendError:
-        return self._upstream.error("sent something that is not part of a chat completion")
+    def _cut_off(self) -> BackendError:
+        return self._upstream.error("broke its answer off", remedy="ask again", retryable=True)
 
     def _reported(self, problem: object) -> BackendError:
         return self._upstream.refused(_status(problem), problem)
@@ -368,49 +358,52 @@ class _Content:
 
     def __init__(self) -> None:
         self._held = ""
-        self._split: Callable[[str], Iterator[Piece]] = self._begin
+        self._split: Callable[[str], list[Piece]] = self._begin
 
-    def split(self, text: str) -> Iterator[Piece]:
-        """Yield ``text`` as tokens and thoughts; some of it may be held back."""
+    def split(self, text: str) -> list[Piece]:
+        """``text`` as tokens and thoughts; some of it may be held back."""
         if self._held:
             text, self._held = self._held + text, ""
         return self._split(text)
 
-    def held(self) -> Iterator[Piece]:
-        """Yield what was held back: it is the end."""
-        if self._held:
-            yield Token(self._held) if self._split == self._begin else Thinking(self._held)
-            self._held = ""
+    def held(self) -> list[Piece]:
+        """What was held back: it is the end."""
+        text, self._held = self._held, ""
+        if not text:
+            return []
+        return [Token(text) if self._split == self._begin else Thinking(text)]
 
-    def _begin(self, text: str) -> Iterator[Piece]:
+    def _begin(self, text: str) -> list[Piece]:
         start = text.lstrip()
         if start.startswith(self._OPEN):
             self._split = self._think
-            return self._think(start[len(self._OPEN) :])
+            return self._think(start.removeprefix(self._OPEN))
         if self._OPEN.startswith(start) and len(text) <= self._MAX_HELD:
             self._held = text
-            return iter(())
+            return []
         self._split = self._answer
-        return self._answer(text)
+        return [Token(text)]
 
-    def _think(self, text: str) -> Iterator[Piece]:
+    def _think(self, text: str) -> list[Piece]:
         thought, closed, rest = text.partition(self._CLOSE)
         if not closed:
-            kept = _overlap(thought, self._CLOSE)
-            thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
-        if thought:
-            yield Thinking(thought)
+            seen = len(thought) - _overlap(thought, self._CLOSE)
+            thought, self._held = thought[:seen], thought[seen:]
+        pieces: list[Piece] = [Thinking(thought)] if thought else []
         if closed:
             self._split = self._after_thinking
-            yield from self._after_thinking(rest)
+            pieces += self._after_thinking(rest)
+        return pieces
 
-    def _after_thinking(self, text: str) -> Iterator[Piece]:
-        if text := text.lstrip("\n"):
-            self._split = self._answer
-            yield Token(text)
+    def _after_thinking(self, text: str) -> list[Piece]:
+        text = text.lstrip("\n")
+        if not text:
+            return []
+        self._split = self._answer
+        return [Token(text)]
 
-    def _answer(self, text: str) -> Iterator[Piece]:
-        yield Token(text)
+    def _answer(self, text: str) -> list[Piece]:
+        return [Token(text)]
 
 
 def _overlap(text: str, tag: str) -> int:
