@@ -74,20 +74,24 @@ class Database:
         Raises:
             ConfigurationError: the database can't be reached or written, or is from a newer ragchat.
         """
-        try:
+        async with self._usable():
             await self._migrate()
             self._tortoise = await self._connect(self._with_parameters(_SQLITE_PRAGMAS))
             await self.ping()
-        except ConfigurationError:
+
+    async def check(self) -> str:
+        """One line on the database, which is neither made nor changed, for ``ragchat doctor``.
+
+        Raises:
+            ConfigurationError: `open` would fail.
+        """
+        if self.dialect == "sqlite" and not Path(self.place).exists():
+            return f"{self.place} is made by the first start"
+        async with self._usable():
+            self._tortoise = await self._connect(self._with_parameters(_SQLITE_PRAGMAS))
+            waiting = await self.run(lambda: _pending_migrations(self.place))
             await self.close()
-            raise
-        except _UNUSABLE as error:
-            await self.close()
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigurationError(
-                f"RAGCHAT_DATABASE_URL: can't use the database {self.place}: {reason}. "
-                "Check that it exists, that it can be reached and that it can be written."
-            ) from error
+        return f"{self.place} {'is brought up to date by the next start' if waiting else 'is up to date'}"
 
     async def close(self) -> None:
         """Let running operations finish, then disconnect. May be called again."""
@@ -164,6 +168,22 @@ class Database:
             raise
         return tortoise
 
+    @contextlib.asynccontextmanager
+    async def _usable(self) -> AsyncIterator[None]:
+        """Say what a person has to change when the database can't be used, and close it then."""
+        try:
+            yield
+        except ConfigurationError:
+            await self.close()
+            raise
+        except _UNUSABLE as error:
+            await self.close()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigurationError(
+                f"RAGCHAT_DATABASE_URL: can't use the database {self.place}: {reason}. "
+                "Check that it exists, that it can be reached and that it can be written."
+            ) from error
+
     async def _migrate(self) -> None:
         if self.dialect == "sqlite" and self.place != ":memory:":
             Path(self.place).parent.mkdir(parents=True, exist_ok=True)
@@ -230,24 +250,37 @@ def _config(url: str) -> dict[str, Any]:
 
 
 async def _apply_migrations(place: str) -> None:
-    client = connection()
-    apps = {APP: {"default_connection": client.connection_name, "migrations": MIGRATIONS}}
-    executor = MigrationExecutor(client, apps)
-    await executor.loader.build_graph()
-    known = {key.name for key in executor.loader.disk_migrations}
-    unknown = sorted(
-        key.name for key in executor.loader.applied_migrations if key.app_label == APP and key.name not in known
-    )
-    if unknown:
+    if not await _pending_migrations(place):
+        return
+    try:
+        await _executor().migrate([MigrationTarget(app_label=APP, name="__latest__")], direction="forward")
+    except TortoiseConfigurationError as error:
+        raise ConfigurationError(f"The schema of {place} can't be brought up to date: {error}") from error
+
+
+async def _pending_migrations(place: str) -> bool:
+    """Whether the schema is older than this ragchat.
+
+    Raises:
+        ConfigurationError: it is newer.
+    """
+    loader = _executor().loader
+    await loader.build_graph()
+    known = {key.name for key in loader.disk_migrations}
+    applied = {key.name for key in loader.applied_migrations if key.app_label == APP}
+    if unknown := sorted(applied - known):
         raise ConfigurationError(
             f"RAGCHAT_DATABASE_URL: the database {place} was written by a newer ragchat (it has the migration "
             f"{unknown[-1]!r}, which this one does not know). "
             "Install that version again, or use another database."
         )
-    try:
-        await executor.migrate([MigrationTarget(app_label=APP, name="__latest__")], direction="forward")
-    except TortoiseConfigurationError as error:
-        raise ConfigurationError(f"The schema of {place} can't be brought up to date: {error}") from error
+    return applied != known
+
+
+def _executor() -> MigrationExecutor:
+    client = connection()
+    app = {"default_connection": client.connection_name, "migrations": MIGRATIONS}
+    return MigrationExecutor(client, {APP: app})
 
 
 def _start_in_context(tortoise: context.TortoiseContext, operation: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:

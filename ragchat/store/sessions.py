@@ -32,6 +32,21 @@ async def find_chat(database: Database, tenant: str, chat_id: str) -> Chat:
     return chat
 
 
+async def give_dataset(database: Database, tenant: str, chat_id: str, dataset_id: str) -> bool:
+    """Let a tenant's chat read a dataset; False when it does already."""
+
+    async def give() -> bool:
+        mine = Chat.filter(id=chat_id, tenant=tenant)
+        await mine.update(updated_at=timezone.now())  # whoever gives it another one at the same moment waits
+        chat = await mine.get()
+        if dataset_id in chat.dataset_ids:
+            return False
+        await mine.update(dataset_ids=[*chat.dataset_ids, dataset_id])
+        return True
+
+    return await database.transaction(give)
+
+
 async def find_session(database: Database, tenant: str, user: str, session_id: str) -> Session:
     """A session that the user may see; the empty user sees all of the tenant's.
 
