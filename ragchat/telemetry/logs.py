@@ -116,7 +116,7 @@ class Scrubber:
 
 _NAMES: Final = r"(?:token|ticket|secret|password|passwd|authorization|api[_-]?key)"
 _SECRET_NAME: Final = re.compile(rf"(?i)(?:^|[_-])(?:{_NAMES}|cookie)$")
-_ASSIGNED: Final = r"""["']?\s*(?:[:=]|%3[dD]|,(?=\s*b?["']))\s*b?"""
+_ASSIGNED: Final = r"""["']?\s*(?:[:=]|%3[dD]|,(?=\s*b?["']))\s*(?:b(?=["']))?"""
 _SECRET_TEXTS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -128,7 +128,7 @@ _SECRET_TEXTS: Final = tuple(
         (r"\b(?:ragchat|ragflow|sk|app)-[\w-]{16,}", REMOVED),
         (r"(?i)(\b(?:set-)?cookie" + _ASSIGNED + r").*", rf"\1{REMOVED}"),
         (
-            rf"(?i)((?:\b|_){_NAMES}{_ASSIGNED})" + r"""(?:"[^"]*"|'[^']*'|[^\s&"',;)\]}]+)""",
+            rf"(?i)((?:\b|_|%3f|%26){_NAMES}{_ASSIGNED})" + r"""(?:"[^"]*"|'[^']*'|[^\s&"',;)\]}]+)""",
             rf"\1{REMOVED}",
         ),
         # the user and the password in a URL (RFC 3986, 3.2.1)
