@@ -1,0 +1,276 @@
+"""The chat page in a real browser, in front of a real server: what its readers are promised."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from playwright.async_api import Page, expect
+
+from ragchat.backends.contract import Finish
+from ragchat.errors import BackendError
+from ragchat.events import Replace, Token
+from ragchat.store.models import Run
+from tests.browser.browsing import Site, relayed
+from tests.browser.conftest import Serve
+from tests.fakes.backend import ScriptedBackend, Step, passage, words
+
+HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+
+
+async def ask(page: Page, question: str = "How?") -> None:
+    await page.get_by_label("Your question").fill(question)
+    await page.keyboard.press("Enter")
+
+
+async def runs(site: Site) -> list[Run]:
+    """All runs, oldest first."""
+    return await site.ragchat.database.run(lambda: Run.all().order_by("created_at"))
+
+
+def gated() -> tuple[ScriptedBackend, asyncio.Event]:
+    """A backend that says "the first half" and, when the gate is opened, " and the second."."""
+    gate = asyncio.Event()
+    return ScriptedBackend([Token("the first half"), gate, Token(" and the second."), Finish()]), gate
+
+
+async def test_the_shipped_documentation_answers_with_its_source(serve: Serve, page: Page) -> None:
+    site = await serve()
+    await page.goto(site.link)
+    await ask(page, "How do I continue an interrupted answer?")
+    await expect(page.locator(".answer")).to_contain_text("Last-Event-ID")
+    await expect(page.get_by_text("Sources")).to_be_visible()
+    await page.get_by_role("button", name="Source 1").first.click()
+    await expect(page.locator("blockquote").first).to_be_visible()
+    await expect(page.locator("blockquote").first).to_contain_text("Last-Event-ID")
+    await expect(page.locator("summary").first).to_contain_text("protocol.md")
+
+
+async def test_the_answer_is_seen_while_it_grows(serve: Serve, page: Page) -> None:
+    backend, gate = gated()
+    site = await serve(backend)
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    await expect(page.get_by_role("article")).to_have_attribute("aria-busy", "true")
+    await expect(page.get_by_role("status")).to_have_text("Answering…")
+    gate.set()
+    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+    await expect(page.get_by_role("article")).to_have_attribute("aria-busy", "false")
+    await expect(page.get_by_role("status")).to_have_text("The answer is complete.")
+
+
+async def test_stop_ends_the_run_and_keeps_the_text(serve: Serve, page: Page) -> None:
+    backend, _ = gated()
+    site = await serve(backend)
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_text("Stopped here.", exact=True).first).to_be_visible()
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    await expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    assert backend.closed.is_set()
+    assert [run.finish_reason for run in await runs(site)] == ["cancelled"]
+
+
+async def test_a_cut_connection_loses_nothing(serve: Serve, page: Page, complaints: list[str]) -> None:
+    backend, gate = gated()
+    site = await serve(backend)
+    async with relayed(site.link) as (relay, link):
+        await page.goto(link)
+        await ask(page)
+        await expect(page.locator(".answer")).to_have_text("the first half")
+        relay.cut()
+        await expect(page.get_by_text("Connection lost, reconnecting…")).to_be_visible()
+        gate.set()
+        relay.broken = False
+        await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+        await expect(page.get_by_text("Connection lost, reconnecting…")).to_be_hidden()
+    assert len(backend.prompts) == 1
+    assert all("Failed to load resource" in complaint for complaint in complaints)
+    complaints.clear()
+
+
+async def test_a_reload_continues_the_answer_where_it_was(serve: Serve, page: Page) -> None:
+    backend, gate = gated()
+    site = await serve(backend)
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    await page.reload()
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    gate.set()
+    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+    await page.reload()
+    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+    assert len(backend.prompts) == 1
+
+
+@pytest.mark.parametrize("fragment", ["", "#token=ragchat-wrong"])
+async def test_a_token_that_is_missing_or_refused_is_asked_for(
+    serve: Serve, page: Page, complaints: list[str], fragment: str
+) -> None:
+    site = await serve(ScriptedBackend(words("Welcome.")))
+    await page.goto(site.url + fragment)
+    await ask(page)
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.get_by_label("Token").fill(site.token)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".answer")).to_have_text("Welcome.")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    assert len(complaints) == 1
+    assert "401" in complaints.pop()
+
+
+async def test_the_token_stays_out_of_every_address(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("Yes.")
+    assert page.url == site.url
+    assert len(site.requests) > 4
+    assert not [address for address in site.requests if site.token in address]
+
+
+async def test_a_failure_is_a_sentence_and_can_be_tried_again(serve: Serve, page: Page) -> None:
+    attempts: list[list[Step]] = [[Token("It "), BackendError("The model broke off.")], words("It works.")]
+    site = await serve(ScriptedBackend(lambda _: attempts.pop(0)))
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".failure")).to_contain_text("The answer failed. The model broke off.")
+    await expect(page.locator(".answer")).to_have_text("It")
+    await page.get_by_role("button", name="Try again").click()
+    await expect(page.locator(".answer")).to_have_text("It works.")
+    await expect(page.locator(".failure")).to_be_hidden()
+
+
+async def test_a_server_that_is_gone_is_a_sentence_and_can_be_tried_again(
+    serve: Serve, page: Page, complaints: list[str]
+) -> None:
+    site = await serve(ScriptedBackend(words("Here again.")))
+    async with relayed(site.link) as (relay, link):
+        await page.goto(link)
+        relay.cut()
+        await ask(page)
+        await expect(page.locator(".failure")).to_contain_text("The server can’t be reached.")
+        relay.broken = False
+        await page.get_by_role("button", name="Try again").click()
+        await expect(page.locator(".answer")).to_have_text("Here again.")
+    assert all("Failed to load resource" in complaint for complaint in complaints)
+    complaints.clear()
+
+
+async def test_markup_in_question_answer_and_passage_is_only_text(serve: Serve, page: Page) -> None:
+    found = msgspec.structs.replace(passage(0, HOSTILE), document_name=HOSTILE)
+    answer = [Token(f"{HOSTILE} [ID:0]\n\n```\n{HOSTILE}\n```\n`{HOSTILE}`"), Finish()]
+    site = await serve(ScriptedBackend(answer), passages=[found])
+    await page.goto(site.link)
+    await ask(page, HOSTILE)
+    await page.get_by_role("button", name="Source 1").click()
+    for shown in (".asked", ".answer p >> nth=0", ".answer pre", ".answer code", ".name", "blockquote"):
+        await expect(page.locator(shown)).to_contain_text(HOSTILE)
+    assert await page.locator("img, script:not([src])").count() == 0
+    assert await page.title() == "ragchat"
+
+
+async def test_citations_are_numbered_as_they_come_and_open_their_passage(serve: Serve, page: Page) -> None:
+    found = [passage(number, f"Passage {number}.") for number in range(3)]
+    backend = ScriptedBackend(words("Late [ID:2] and early [ID:0], late again [ID:2], never there [ID:7]."))
+    site = await serve(backend, passages=found)
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("Late 1 and early 2, late again 1, never there 3.")
+    await expect(page.locator("summary")).to_have_text(["12.md50% match", "20.md50% match"])
+    await expect(page.get_by_role("button", name="Source 3")).to_be_disabled()
+    await page.get_by_role("button", name="Source 2").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Passage 0.")).to_be_visible()
+    await expect(page.locator("summary").nth(1)).to_be_focused()
+    await expect(page.get_by_text("Passage 2.")).to_be_hidden()
+
+
+async def test_a_replaced_answer_is_shown_in_place_of_the_old_one(serve: Serve, page: Page) -> None:
+    script = [Token("First.\n\nAttempt."), Replace("Second\n\nattempt"), Token(" succeeds."), Finish()]
+    site = await serve(ScriptedBackend(script))
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer p")).to_have_text(["Second", "attempt succeeds."])
+
+
+async def test_a_conversation_is_one_session_until_a_new_one_is_begun(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(lambda prompt: words(f"You said {prompt.question}.")))
+    await page.goto(site.link)
+    for question in ("one", "two"):
+        await ask(page, question)
+        await expect(page.locator(".answer").last).to_have_text(f"You said {question}.")
+    await page.get_by_role("button", name="New conversation").click()
+    await expect(page.get_by_role("article")).to_have_count(0)
+    await ask(page, "three")
+    await expect(page.locator(".answer")).to_have_text("You said three.")
+    sessions = [run.session_id for run in await runs(site)]
+    assert sessions[0] == sessions[1] != sessions[2]
+
+
+@pytest.mark.parametrize("language", ["zh-CN"])
+async def test_an_input_method_may_use_enter_for_itself(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(lambda prompt: words(f"答：{prompt.question}")))
+    await page.goto(site.link)
+    box = page.get_by_label("您的问题")
+    await box.focus()
+    keyboard = await page.context.new_cdp_session(page)
+    enter = {"type": "rawKeyDown", "key": "Enter", "code": "Enter"}
+    await keyboard.send("Input.imeSetComposition", {"text": "jixu", "selectionStart": 4, "selectionEnd": 4})
+    await keyboard.send("Input.dispatchKeyEvent", {**enter, "windowsVirtualKeyCode": 13})
+    await keyboard.send("Input.insertText", {"text": "怎样继续？"})
+    await keyboard.send("Input.dispatchKeyEvent", {**enter, "windowsVirtualKeyCode": 229})  # as Safari does
+    await expect(box).to_have_value("怎样继续？")
+    await expect(page.get_by_role("article")).to_have_count(0)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".answer")).to_have_text("答：怎样继续？")
+    await expect(page.get_by_role("button", name="提问")).to_be_visible()
+
+
+async def test_shift_and_enter_begin_a_new_line(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    await expect(page.get_by_label("Your question")).to_be_focused()
+    await page.keyboard.type("one")
+    await page.keyboard.press("Shift+Enter")
+    await page.keyboard.type("two")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".asked")).to_have_text("one\ntwo")
+    await expect(page.get_by_label("Your question")).to_have_value("")
+
+
+async def test_the_page_works_under_a_prefix(serve: Serve, page: Page) -> None:
+    backend, _ = gated()
+    site = await serve(backend, prefix="/help/chat")
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer")).to_have_text("the first half")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    assert [run.finish_reason for run in await runs(site)] == ["cancelled"]
+
+
+async def test_the_page_follows_the_end_only_while_its_reader_is_there(serve: Serve, page: Page) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    lines = Token("line\n\n" * 40)
+    site = await serve(ScriptedBackend([lines, gates[0], lines, gates[1], lines, Finish()]))
+    await page.goto(site.link)
+    await ask(page)
+    lines_shown = page.locator(".answer p")
+    await expect(lines_shown).to_have_count(40)
+    await expect(lines_shown.last).to_be_in_viewport()
+    gates[0].set()
+    await expect(lines_shown).to_have_count(80)
+    await expect(lines_shown.last).to_be_in_viewport()
+    await page.mouse.move(400, 300)
+    await page.mouse.wheel(0, -500)
+    await expect(lines_shown.last).not_to_be_in_viewport()
+    top = await page.evaluate("scrollY")
+    gates[1].set()
+    await expect(lines_shown).to_have_count(120)
+    assert await page.evaluate("scrollY") == top
