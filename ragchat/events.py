@@ -233,35 +233,41 @@ class Order:
         self._last = kind
 
 
+MAX_JOINED: Final = 2048
+"""Characters of one joined event: whoever is cut off every few kilobytes still gets ahead."""
+
+
 def join(events: Sequence[Event]) -> list[tuple[int, Event]]:
-    """Write neighbouring tokens (and neighbouring thoughts) as one event each.
+    """Write neighbouring tokens (and neighbouring thoughts) as one event, up to `MAX_JOINED` characters.
 
     Returns:
         Pairs ``(index, event)``: the index in ``events`` of the last one that went into ``event``.
     """
     joined: list[tuple[int, Event]] = []
-    start = 0
-    while start < len(events):
-        end = start + 1
-        if type(events[start]) in _JOINABLE:
-            while end < len(events) and type(events[end]) is type(events[start]):
-                end += 1
-        joined.append((end - 1, _concatenated(events[start:end])))
-        start = end
+    kind: type[Token] | type[Thinking] | None = None
+    parts: list[str] = []
+    room = 0
+
+    def close(index: int) -> None:
+        nonlocal kind
+        if kind is not None:
+            joined.append((index - 1, kind("".join(parts))))
+        kind = None
+        parts.clear()
+
+    for index, event in enumerate(events):
+        if not isinstance(event, (Token, Thinking)):
+            close(index)
+            joined.append((index, event))
+            continue
+        text = event.data if isinstance(event, Token) else event.content
+        if type(event) is not kind or len(text) > room:
+            close(index)
+            kind, room = type(event), MAX_JOINED
+        parts.append(text)
+        room -= len(text)
+    close(len(events))
     return joined
-
-
-_JOINABLE: Final = frozenset({Token, Thinking})
-
-
-def _concatenated(events: Sequence[Event]) -> Event:
-    match events[0]:
-        case Token() if len(events) > 1:
-            return Token("".join([event.data for event in events if isinstance(event, Token)]))
-        case Thinking() if len(events) > 1:
-            return Thinking("".join([event.content for event in events if isinstance(event, Thinking)]))
-        case event:
-            return event
 
 
 class Transcript:

@@ -106,6 +106,15 @@ def test_neighbouring_tokens_become_one() -> None:
     ]
 
 
+def test_what_is_joined_stays_small_enough_to_get_through_in_one_piece() -> None:
+    joined = join([Token("x" * 1000)] * 5)
+    assert [(index, len(event.data)) for index, event in joined if isinstance(event, Token)] == [
+        (1, 2000),
+        (3, 2000),
+        (4, 1000),
+    ]
+
+
 def test_a_transcript_obeys_a_replace() -> None:
     transcript = Transcript()
     transcript.extend([Token("a"), Token("b"), Replace("c"), Token("d")])

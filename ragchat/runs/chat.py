@@ -157,7 +157,7 @@ class ChatWork:
         self._query = msgspec.structs.replace(query, earlier=asked)
 
     async def produce(self) -> AsyncGenerator[Piece, None]:
-        passages = await self._retriever.retrieve(self._query) if self._query.datasets else []
+        passages = await self._retriever.retrieve(self._query)
         yield _reference(passages)
         if not passages and self._chat.empty_response:
             yield Token(self._chat.empty_response)

@@ -78,9 +78,7 @@ class ChatSocket:
             left = seconds_left(self._principal)
             done, _ = await asyncio.wait({receiver, answerer}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                await self._close(
-                    UnauthenticatedError("The session token has expired. Sign in again and come back.")
-                )
+                await self._socket.close(1008, "The session token has expired.")
             for task in done:
                 await self._explain(task)
         finally:
