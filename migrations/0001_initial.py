@@ -3,8 +3,66 @@
 from tortoise import fields, migrations
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
+from tortoise.migrations.schema_editor.base import BaseSchemaEditor
+from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from ragchat.store.models import new_id
+
+
+_INDEX = {
+    "sqlite": [
+        """
+        CREATE TABLE ragchat_term (
+            dataset_id VARCHAR(64) NOT NULL REFERENCES ragchat_dataset (id) ON DELETE CASCADE,
+            term TEXT NOT NULL,
+            chunks INT NOT NULL,
+            PRIMARY KEY (dataset_id, term)
+        ) WITHOUT ROWID
+        """,
+        # Which chunk holds which word is all that is asked; every byte of a word that is not ASCII belongs to it.
+        """
+        CREATE VIRTUAL TABLE ragchat_index USING fts5 (
+            chunk_id UNINDEXED, scope, terms, detail = none, columnsize = 0, tokenize = "ascii tokenchars ':'"
+        )
+        """,
+    ],
+    "postgres": [
+        """
+        CREATE TABLE ragchat_term (
+            dataset_id VARCHAR(64) NOT NULL REFERENCES ragchat_dataset (id) ON DELETE CASCADE,
+            term TEXT COLLATE "C" NOT NULL,
+            chunks INT NOT NULL,
+            PRIMARY KEY (dataset_id, term)
+        )
+        """,
+        # Thousands of rows are counted for a question and few are read: the words are kept out of the way.
+        """
+        CREATE TABLE ragchat_index (
+            number BIGSERIAL PRIMARY KEY,
+            chunk_id VARCHAR(64) NOT NULL REFERENCES ragchat_chunk (id) ON DELETE CASCADE,
+            scope TEXT NOT NULL,
+            terms TEXT NOT NULL
+        ) WITH (toast_tuple_target = 128)
+        """,
+        "CREATE INDEX ragchat_index_chunk ON ragchat_index (chunk_id)",
+        # Without fastupdate a question never has to search what was not sorted in yet.
+        """
+        CREATE INDEX ragchat_index_words ON ragchat_index
+        USING gin (array_to_tsvector(string_to_array(scope || ' ' || terms, ' '))) WITH (fastupdate = off)
+        """,
+    ],
+}
+
+
+async def create_index(apps: StateApps, editor: BaseSchemaEditor) -> None:
+    """What `ragchat.rag.index` searches in; the two databases have different words for it."""
+    for statement in _INDEX[editor.client.capabilities.dialect]:
+        await editor.client.execute_script(statement)
+
+
+async def drop_index(apps: StateApps, editor: BaseSchemaEditor) -> None:
+    for table in ("ragchat_index", "ragchat_term"):
+        await editor.client.execute_script(f"DROP TABLE {table}")
 
 
 class Migration(migrations.Migration):
@@ -63,6 +121,8 @@ class Migration(migrations.Migration):
                 ("updated_at", fields.DatetimeField(auto_now=True, auto_now_add=False)),
                 ("name", fields.CharField(max_length=128)),
                 ("description", fields.TextField(default="", unique=False)),
+                ("chunk_count", fields.IntField(default=0)),
+                ("token_count", fields.BigIntField(default=0)),
             ],
             options={
                 "table": "ragchat_dataset",
@@ -221,4 +281,5 @@ class Migration(migrations.Migration):
                 "pk_attr": "id",
             },
         ),
+        ops.RunPython(create_index, drop_index),
     ]

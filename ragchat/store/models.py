@@ -106,10 +106,12 @@ class Run(Record):
 
 
 class Dataset(Record):
-    """A named collection of documents."""
+    """A named collection of documents. The counts are kept by `ragchat.rag.index`, whose ranking needs them."""
 
     name = fields.CharField(max_length=128)
     description = fields.TextField(default="")
+    chunk_count = fields.IntField(default=0)
+    token_count = fields.BigIntField(default=0)
 
     class Meta:
         app = APP
