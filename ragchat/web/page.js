@@ -144,8 +144,9 @@ async function* readEvents(stream) {
   }
 }
 
+/** Read one block; our server writes each line as `name: value`. */
 function parseEvent(block) {
-  const fields = block.split("\n").map((line) => [line.split(": ", 1)[0], line.slice(line.indexOf(": ") + 2)]);
+  const fields = block.split("\n").map((line) => line.split(/: (.*)/s, 2));
   return { id: "", data: "", ...Object.fromEntries(fields) };
 }
 
@@ -388,6 +389,12 @@ async function answer(view) {
   }
 }
 
+/** Put the focus where the next question goes; on a touch screen that would raise a keyboard over the answer. */
+function focusQuestion() {
+  if (matchMedia("(hover: hover)").matches) question.focus();
+  else question.blur();
+}
+
 function leave(turn) {
   setCurrent(null);
   status.textContent = turn.error || (turn.stopped ? words.stopped : words.answered);
@@ -437,7 +444,7 @@ signIn.addEventListener("submit", () => {
 
 composer.addEventListener("submit", (event) => {
   event.preventDefault();
-  question.focus();
+  focusQuestion();
   const text = question.value.trim();
   if (!text || current) return;
   question.value = "";
@@ -455,7 +462,7 @@ question.addEventListener("keydown", (event) => {
 });
 
 stop.addEventListener("click", () => {
-  question.focus();
+  focusQuestion();
   stop.disabled = true;
   cancel(current.turn);
 });
@@ -467,7 +474,7 @@ document.getElementById("new").addEventListener("click", () => {
   keep();
   latest = null;
   setCurrent(null);
-  question.focus();
+  focusQuestion();
 });
 
 addEventListener("hashchange", takeToken);

@@ -191,6 +191,16 @@ async def test_citations_are_numbered_as_they_come_and_open_their_passage(serve:
     await expect(page.get_by_text("Passage 2.")).to_be_hidden()
 
 
+async def test_every_character_arrives(serve: Serve, page: Page) -> None:
+    """U+2028 ends a line in JavaScript's regular expressions, but not in an event stream."""
+    text = "one\u2028data: two\u2029id: 3\u0085four: 😀 五"
+    site = await serve(ScriptedBackend([Token(text), Finish()]))
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.get_by_role("article")).to_have_attribute("aria-busy", "false")
+    assert await page.locator(".answer").text_content() == text
+
+
 async def test_a_replaced_answer_is_shown_in_place_of_the_old_one(serve: Serve, page: Page) -> None:
     script = [Token("First.\n\nAttempt."), Replace("Second\n\nattempt"), Token(" succeeds."), Finish()]
     site = await serve(ScriptedBackend(script))
