@@ -11,8 +11,7 @@ import asyncio
 
 import structlog
 from quart import Blueprint, Response
-from quart.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ragchat.api.health import Health
 from ragchat.api.page import Page
@@ -23,6 +22,7 @@ from ragchat.backends.contract import Backend
 from ragchat.backends.extractive import ExtractiveBackend
 from ragchat.backends.openai import OpenAIBackend
 from ragchat.bootstrap import bootstrap
+from ragchat.codecs import ragflow
 from ragchat.errors import RagChatError
 from ragchat.logs.memory import MemoryLog
 from ragchat.rag.contract import Retriever
@@ -120,11 +120,13 @@ def _backend(settings: Settings) -> Backend:
     return OpenAIBackend.from_settings(settings) if settings.openai_base_url else ExtractiveBackend()
 
 
-async def _show(error: Exception) -> ResponseReturnValue:
+async def _show(error: Exception) -> Response:
     """Whatever goes wrong before the first byte of an answer, as a frame that its client can read."""
     if isinstance(error, RagChatError):
         return error_response(error)
-    if isinstance(error, HTTPException):
-        return error
+    if isinstance(error, HTTPException) and error.code is not None:
+        body = ragflow.error(error.code, error.description or error.name)
+        headers = {"Allow": ", ".join(error.valid_methods or [])} if isinstance(error, MethodNotAllowed) else {}
+        return Response(body, status=error.code, content_type="application/json", headers=headers)
     logger.error("request failed", exc_info=error)
     return error_response(RagChatError("This is a defect; the server's log tells more."))

@@ -61,8 +61,15 @@ class Backend(Protocol):
     the very same answer again (``replay``), or not at all (``none``).
     """
 
-    name: str
-    continuation: Literal["none", "prefix", "replay"]
+    @property
+    def name(self) -> str:
+        """What it is called in logs."""
+        ...
+
+    @property
+    def continuation(self) -> Literal["none", "prefix", "replay"]:
+        """How a cut-off answer can go on."""
+        ...
 
     def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         """Yield the answer piece by piece, and `Finish` once at the end.

@@ -12,8 +12,8 @@ import msgspec
 from ragchat.auth.identity import Principal
 from ragchat.backends.contract import Backend, Finish, Piece, Prompt, Turn
 from ragchat.errors import ConflictError, DatabaseError, NotFoundError, RequestError, TooLargeError
-from ragchat.events import DocumentCount, Header, Passage, Reference, Token, Transcript
-from ragchat.rag.cite import cite
+from ragchat.events import Header, Passage, Reference, Token, Transcript
+from ragchat.rag.cite import cite, count_documents
 from ragchat.rag.contract import Query, Retriever
 from ragchat.rag.prompt import build_turns
 from ragchat.runs.supervisor import Conclusion, Supervisor
@@ -191,11 +191,12 @@ class ChatWork:
         for pause in (*_PAUSES, None):
             try:
                 await sessions.end_run(self._database, self._header, self._principal.tenant, message, run)
-                return
             except DatabaseError:
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
+            else:
+                break
 
     def _prompt(self, passages: Sequence[Passage]) -> Prompt:
         history = [Turn("user" if m.role == "user" else "assistant", m.content) for m in self._earlier]
@@ -228,10 +229,4 @@ def _narrowed(chat: Chat, tenant: str, ask: Ask) -> Query:
 
 
 def _reference(passages: Sequence[Passage]) -> Reference:
-    counts: dict[str, DocumentCount] = {}
-    for passage in passages:
-        seen = counts[passage.document_id].count if passage.document_id in counts else 0
-        counts[passage.document_id] = DocumentCount(
-            doc_name=passage.document_name, doc_id=passage.document_id, count=seen + 1
-        )
-    return Reference(tuple(passages), tuple(counts.values()), len(passages))
+    return Reference(tuple(passages), count_documents(list(passages)), len(passages))

@@ -15,7 +15,14 @@ from ragchat import stream
 from ragchat.auth.access import Access
 from ragchat.auth.identity import Principal
 from ragchat.codecs import ragflow
-from ragchat.errors import RagChatError, RequestError, TooLargeError
+from ragchat.errors import (
+    RagChatError,
+    RateLimitedError,
+    RequestError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from ragchat.events import Header, RunStatus
 from ragchat.runs.chat import ChatRuns
 from ragchat.settings import Settings
@@ -127,9 +134,10 @@ async def read_body(limit: int) -> bytes:
 
 def error_response(error: RagChatError) -> Response:
     """An error before the first byte: RAGFlow's envelope under the right HTTP status."""
-    response = Response(ragflow.error(error.code, str(error)), status=error.code, content_type="application/json")
-    if error.code == 401:
+    body = ragflow.error(error.code, str(error))
+    response = Response(body, status=error.code, content_type="application/json")
+    if isinstance(error, UnauthenticatedError):
         response.headers["WWW-Authenticate"] = 'Bearer realm="ragchat"'
-    if error.code in {429, 503}:
+    if isinstance(error, (RateLimitedError, UnavailableError)):
         response.headers["Retry-After"] = str(max(1, round(error.retry_after or 1)))
     return response
