@@ -34,7 +34,7 @@ from typing import Any, Final
 import msgspec
 from tortoise.expressions import F
 
-from ragchat.rag.analyse import FUNCTION_TERMS
+from ragchat.rag.question import FUNCTION_TERMS
 from ragchat.store.database import Database, connection
 from ragchat.store.models import Dataset
 

@@ -1,0 +1,210 @@
+"""The built-in answerer: the sentences of the passages that fit the question best, word for word.
+
+It needs no model and no other server, always answers the same, and never says what no document says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from ragchat.backends.contract import Finish, Piece, Prompt
+from ragchat.events import Passage, Token
+from ragchat.rag.analyse import CJK, analyse
+from ragchat.rag.question import FUNCTION_TERMS, is_chinese, weigh
+from ragchat.rag.split import sentences
+
+NOTHING_FOUND: Final = "I found nothing about this in the documents."
+NOTHING_FOUND_CHINESE: Final = "在文档中没有找到相关的内容。"
+
+_MAX_UNITS: Final = 4
+_MAX_STEPS: Final = 8
+"""Sentences, list items and code blocks of an answer; of one that shows how something is done."""
+
+_WORTH: Final = 0.45
+"""A further sentence must be worth this part of the best one."""
+
+_KNOWN: Final = 0.4
+"""What a term of the question is worth in a further sentence when an earlier one has it already."""
+
+_CONTEXT: Final = 0.5
+"""What a term is worth that only the heading above a sentence has."""
+
+_NEIGHBOUR: Final = 0.3
+"""What a term is worth that only the sentence before has, which a pronoun may stand for."""
+
+_FUNCTION_WORD_WEIGHT: Final = 0.1
+_RANK_FADING: Final = 0.9
+
+Kind = Literal["heading", "prose", "item", "code"]
+
+
+class ExtractiveBackend:
+    """Answers with sentences of the passages, each followed by its citation. ``answer`` never fails."""
+
+    name = "extractive"
+    continuation: Literal["replay"] = "replay"
+
+    async def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+        """Yield the answer word by word. The same prompt always gives the same pieces."""
+        for word in _WORDS.findall(compose(prompt)):
+            yield Token(word)
+            await asyncio.sleep(0)  # an answer that is ready at once still leaves others their turn
+        yield Finish()
+
+    async def check(self) -> str:
+        """One line on what answers."""
+        return "extractive: the best sentences of the documents, without a model"
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+_WORDS: Final = re.compile(rf"\s*(?:[{CJK}]|[^\s{CJK}]+)|\s+")
+
+
+def compose(prompt: Prompt) -> str:
+    """The whole answer to a prompt."""
+    earlier = [turn.content for turn in prompt.turns[:-1] if turn.role == "user"]
+    units = [unit for number, passage in enumerate(prompt.passages) for unit in _units(number, passage)]
+    scores = _Scores(weigh(prompt.question, earlier), units, prompt.passages)
+    chosen = _choose(units, scores, how_to=bool(_HOW_TO.search(prompt.question)))
+    if not chosen:
+        return NOTHING_FOUND_CHINESE if is_chinese(prompt.question) else NOTHING_FOUND
+    return _write([units[index] for index in chosen])
+
+
+_HOW_TO: Final = re.compile(
+    r"\bhow\s+(?:do|does|can|could|should|to|would|must|is|are)\b|\b(?:steps|set\s*up|configure|install)\b"
+    r"|如何|怎么|怎样|步骤",
+    re.IGNORECASE,
+)
+
+
+class _Unit(msgspec.Struct, frozen=True):
+    """What is quoted as a whole: a sentence, a list item or table row, a block of code. Headings are not."""
+
+    passage: int
+    kind: Kind
+    text: str
+    terms: frozenset[str]
+    heading: frozenset[str]
+
+
+_PARTS: Final = re.compile(
+    r"^[ \t]*(?P<fence>```|~~~)[^\n]*\n.*?(?:^[ \t]*(?P=fence)[ \t]*$|\Z)"
+    r"|^\#{1,6}[ \t]+(?P<heading>[^\n]+)$"
+    r"|^[ \t]*(?P<item>(?:[-*+]|\d{1,3}[.)])[ \t]+[^\n]+(?:\n[ \t]+(?![-*+]|\d{1,3}[.)])[^\n]+)*|\|[^\n]*\|)[ \t]*$"
+    r"|(?P<prose>[^\n]+(?:\n(?![ \t]*(?:```|~~~|\#{1,6}[ \t]|[-*+][ \t]|\d{1,3}[.)][ \t]|\|))[^\n]*\S[^\n]*)*)",
+    re.MULTILINE | re.DOTALL,
+)
+_TITLE: Final = re.compile(r"[^.。!！?？:：;；,，]{1,120}\Z")
+_RULE: Final = re.compile(r"[\s|:=*_-]*\Z")
+
+
+def _units(number: int, passage: Passage) -> Iterator[_Unit]:
+    heading: frozenset[str] = frozenset(analyse(passage.document_name))
+    for part in _PARTS.finditer(passage.content):
+        kind, texts = _part(part, part.end() == len(passage.content))
+        for text in texts:
+            if _RULE.match(text):
+                continue
+            terms = frozenset(analyse(text))
+            if kind == "heading":
+                heading |= terms
+            yield _Unit(number, kind, text, terms, heading)
+
+
+def _part(part: re.Match[str], last: bool) -> tuple[Kind, list[str]]:
+    if part["fence"]:
+        return "code", [part[0]]
+    if part["heading"]:
+        return "heading", [part["heading"]]
+    if part["item"]:
+        return "item", [part["item"]]
+    prose = part["prose"].strip()
+    if "\n" not in prose and not last and _TITLE.match(prose):
+        return "heading", [prose]
+    return "prose", [prose[start:end] for start, end in sentences(prose)]
+
+
+class _Scores:
+    """How well each unit fits the question: the weight of the question's terms in it and around it."""
+
+    def __init__(self, question: dict[str, float], units: Sequence[_Unit], passages: Sequence[Passage]) -> None:
+        found = Counter(term for unit in units for term in unit.terms if term in question)
+        self._weights = {
+            term: weight
+            * math.log(1 + len(units) / (found[term] or 1))
+            * (_FUNCTION_WORD_WEIGHT if term in FUNCTION_TERMS else 1.0)
+            for term, weight in question.items()
+        }
+        best = max((passage.similarity for passage in passages), default=0.0) or 1.0
+        self._prior = [
+            _RANK_FADING**rank * (passage.similarity / best or 1.0) for rank, passage in enumerate(passages)
+        ]
+        self._units = units
+
+    def of(self, index: int, known: frozenset[str] = frozenset()) -> float:
+        """The worth of a unit beside others that have said ``known``; 0 when it shares nothing telling."""
+        unit = self._units[index]
+        if unit.kind == "heading":
+            return 0.0
+        before = self._units[index - 1] if index else None
+        nearby = before.terms if before and before.passage == unit.passage else frozenset()
+        worth = 0.0
+        telling = False
+        for term, weight in self._weights.items():
+            share = 1.0 if term in unit.terms else _CONTEXT if term in unit.heading else 0.0
+            share = share or (_NEIGHBOUR if term in nearby else 0.0)
+            telling = telling or (share > 0 and term not in FUNCTION_TERMS)
+            worth += weight * share * (_KNOWN if term in known else 1.0)
+        return worth * self._prior[unit.passage] if telling else 0.0
+
+
+def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[int]:
+    """The units of the answer, in the order in which they are read."""
+    worth = {index: scores.of(index) for index in range(len(units))}
+    best = max(worth, key=lambda index: (worth[index], -index), default=-1)
+    if best < 0 or not worth[best]:
+        return []
+    chosen = [best, *_what_follows(units, best, how_to=how_to)]
+    while len(chosen) < _MAX_UNITS:
+        known = frozenset(term for index in chosen for term in units[index].terms)
+        said = {units[index].text for index in chosen}
+        rest = {i: scores.of(i, known) for i in worth if i not in chosen and units[i].text not in said}
+        further = max(rest, key=lambda index: (rest[index], -index), default=-1)
+        if further < 0 or rest[further] < _WORTH * worth[best]:
+            break
+        chosen += [further, *(i for i in _what_follows(units, further) if i not in chosen)]
+    first = units[best].passage
+    return sorted(chosen, key=lambda index: (units[index].passage != first, index))
+
+
+def _what_follows(units: Sequence[_Unit], start: int, *, how_to: bool = False) -> list[int]:
+    """The list or code that a sentence introduces; of a how-to, the rest of its section."""
+    following: list[int] = []
+    introduces = units[start].text.rstrip().endswith((":", "："))
+    for index in range(start + 1, min(len(units), start + _MAX_STEPS)):
+        unit = units[index]
+        if unit.kind == "heading" or unit.passage != units[start].passage:
+            break
+        if not how_to and not (introduces and unit.kind != "prose"):
+            break
+        following.append(index)
+    return following
+
+
+def _write(units: Sequence[_Unit]) -> str:
+    text = ""
+    for unit in units:
+        if text:
+            text += " " if unit.kind == "prose" else "\n"
+        text += unit.text + ("\n" if unit.kind == "code" else " ") + f"[ID:{unit.passage}]"
+    return text

@@ -1,0 +1,60 @@
+"""What a question asks for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from ragchat.rag.analyse import analyse
+
+_SAYS_LITTLE: Final = 3
+"""A question with fewer telling terms than this may be a follow-up."""
+
+_FADING: Final = 0.4
+"""What the terms of the question before weigh in a follow-up; of the one before that, the square of it."""
+
+_REMEMBERED: Final = 2
+
+_ENGLISH: Final = """
+a about above after again all also am an and any are as at be because been before being below between both but by
+can could did do does doing during each else ever few for from further get give had has have having he her here
+hers him his how i if in into is it its just kind know let many may me might more most much must my name no nor
+not of off on once only or other our out over own please same shall she should so some such tell than that the
+their them then there these they this those through to too type under until up us used very was we were what when
+where which while who whom whose why will with would you your
+"""
+
+_CHINESE: Final = """
+什么 是什 么是 么样 怎么 怎样 如何 何时 何地 哪个 哪些 哪里 哪种 哪年 哪位 几个 几年 多少 多大 多长 多久
+为什 为何 是否 是谁 谁是 有多 有哪 有什 的是 了什 可以 能够 请问 告诉 我们 你们 他们 它们 这个 那个
+这些 那些 是在 在哪 以及 或者 并且 但是 因为 所以
+的 了 是 在 有 和 与 或 吗 呢 吧 啊 谁 我 你 他 她 它 什 么 这 那 几 为 以 及 而 被 把 从 到 对
+"""
+
+FUNCTION_TERMS: Final = frozenset(analyse(_ENGLISH)) | frozenset(_CHINESE.split())
+"""Terms that ask and connect but name nothing: a question made of them alone is about nothing in particular."""
+
+_HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_KANA_OR_HANGUL: Final = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
+
+
+def weigh(question: str, earlier: Sequence[str] = ()) -> dict[str, float]:
+    """The terms of a question, each with what it weighs.
+
+    A question that says little by itself ("and in winter?") borrows from the ``earlier`` ones (oldest first),
+    with terms that weigh less the longer ago they were used.
+    """
+    weights = {term: float(count) for term, count in Counter(analyse(question)).items()}
+    if sum(term not in FUNCTION_TERMS for term in weights) < _SAYS_LITTLE:
+        for age, before in enumerate(reversed(earlier[-_REMEMBERED:]), 1):
+            for term in analyse(before):
+                if term not in FUNCTION_TERMS:
+                    weights.setdefault(term, _FADING**age)
+    return weights
+
+
+def is_chinese(text: str) -> bool:
+    """Whether ``text`` is written in Chinese: with Han characters, and none of the Japanese or Korean ones."""
+    return bool(_HAN.search(text)) and not _KANA_OR_HANGUL.search(text)
