@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     )
 
     # where it listens
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
     # who may speak
