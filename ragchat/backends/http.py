@@ -1,6 +1,7 @@
 """The one place where backends speak HTTP: connections, time, cancellation, and what went wrong in words.
 
-HTTPX is the interface and aiohttp the transport under it, for a third of the CPU. Three things are ours:
+HTTPX's requests and responses, over aiohttp, for a third of the CPU. Its client is left out: redirects, cookies
+and ambient credentials are nothing for a request that carries a key. Three things are ours:
 
 * *Slots.* At most ``max_connections`` requests are under way; the rest wait. aiohttp's pool itself has no
   limit, so that nothing can leak out of it.
@@ -57,7 +58,7 @@ class Reply:
 
     def __init__(self, upstream: Upstream, response: httpx.Response, patience: Patience) -> None:
         self._upstream = upstream
-        # the stream itself: aiter_raw() would put one more generator between every read and us
+        # aiter_raw() would put one more generator between every read and us
         self._chunks = cast(httpx.AsyncByteStream, response.stream).__aiter__()
         self._patience = patience
         self.media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -66,22 +67,18 @@ class Reply:
         """From now on, no more than ``seconds`` may be spent in `read` until this is called again."""
         self._patience.allow(seconds)
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next bytes as they came from the network; empty at the end.
 
-        Raises:
-            BackendError: there are none, and it is not the end.
+        What it raises is for `Upstream.request` to explain.
         """
-        try:
-            return await self._patience.wait(anext(self._chunks, b""))
-        except _FAILURES as error:
-            raise self._upstream.explain(error) from None
+        return self._patience.wait(anext(self._chunks, b""))
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body.
 
         Raises:
-            BackendError: it does not come, or has more than ``limit`` bytes.
+            BackendError: it has more than ``limit`` bytes.
         """
         body = bytearray()
         while data := await self.read():
@@ -116,17 +113,13 @@ class Upstream:
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._slots = asyncio.Semaphore(max_connections)
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "ragchat", **self._authorization(key)}
         context = httpx.create_ssl_context()
-        self._client = httpx.AsyncClient(
-            headers={"Accept-Encoding": "identity", "User-Agent": "ragchat", **self._authorization(key)},
-            # "pool" becomes aiohttp's limit for all of connecting, the look-up of the name included
-            timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
-            transport=AiohttpTransport(
-                verify=context,
-                client=lambda: aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=_KEEP_ALIVE),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                ),
+        self._transport = AiohttpTransport(
+            verify=context,
+            client=lambda: aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=_KEEP_ALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
             ),
         )
 
@@ -134,29 +127,29 @@ class Upstream:
     async def request(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[Reply]:
         """Send a request (``body`` is JSON) to ``path`` under the base URL, and hold on to its answer.
 
+        What goes wrong with the network inside the ``async with`` comes out of it as a `BackendError`.
+
         Raises:
-            BackendError: the server can't be reached, refuses, or is silent.
+            BackendError: the server can't be reached, refuses, breaks off, or is silent.
             BackendBusyError: it wants to be asked later.
         """
-        url = self._url.copy_with(userinfo=b"", path=self._url.path.rstrip("/") + path)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        request = self._client.build_request(method, url, content=body, headers=headers)
         async with self._slots:
             with Patience(self._idle_timeout) as patience:
                 try:
-                    response = await patience.wait(self._client.send(request, stream=True))
+                    request = self._request(method, path, body)
+                    response = await patience.wait(self._transport.handle_async_request(request))
+                    try:
+                        reply = Reply(self, response, patience)
+                        await self._accept(response, reply)
+                        yield reply
+                    finally:
+                        await response.aclose()
                 except _FAILURES as error:
                     raise self.explain(error) from None
-                try:
-                    reply = Reply(self, response, patience)
-                    await self._accept(response, reply)
-                    yield reply
-                finally:
-                    await response.aclose()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     def error(self, what: str, *, remedy: str = "", retryable: bool = False) -> BackendError:
         """An error whose sentence says that this server did ``what``."""
@@ -206,6 +199,18 @@ class Upstream:
                 return self.error("does not speak HTTP as we do", remedy=f"check {base_url}")
             case _:
                 return self.error("broke the connection off", remedy="try again", retryable=True)
+
+    def _request(self, method: str, path: str, body: bytes | None) -> httpx.Request:
+        headers = {**self._headers, "Content-Type": "application/json"} if body is not None else self._headers
+        # "pool" becomes aiohttp's limit for all of connecting, the look-up of the name included
+        timeout = httpx.Timeout(None, connect=self._connect_timeout, pool=self._connect_timeout)
+        return httpx.Request(
+            method,
+            self._url.copy_with(userinfo=b"", path=self._url.path.rstrip("/") + path),
+            headers=headers,
+            content=body,
+            extensions={"timeout": timeout.as_dict()},
+        )
 
     def _authorization(self, key: str) -> dict[str, str]:
         if key:
@@ -302,7 +307,7 @@ async def _problem(reply: Reply) -> object:
     reply.allow(_REFUSAL_SECONDS)
     try:
         return msgspec.json.decode(await reply.read_all(_REFUSAL_BYTES))
-    except (BackendError, ValueError, RecursionError):
+    except (*_FAILURES, BackendError, ValueError, RecursionError):
         return None  # a page of HTML, or none at all: the status has to do
 
 

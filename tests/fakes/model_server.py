@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import itertools
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
@@ -29,6 +28,7 @@ class Act(enum.Enum):
 
     HEADERS = "send the status line and the headers now; otherwise they go out with the first bytes"
     HANG = "do nothing until the client closes the connection"
+    COMMENTS = "send nothing but keep-alive comments until the client closes the connection"
     CUT = "close the connection, whatever was announced"
     RESET = "reset the connection"
 
@@ -98,7 +98,7 @@ class ModelServer:
         self._server.close()
         for connection in self.connections:
             connection.drop()
-        await self._until(lambda: not self.open)
+        await self.left_alone()
         await asyncio.gather(*self._notices)
         await self._server.wait_closed()
 
@@ -136,9 +136,9 @@ class ModelServer:
         """Wait until the client has closed that connection."""
         await self._until(lambda: self.connections[connection].closed_by_client)
 
-    async def idle(self) -> None:
-        """Wait until no script is being played and no connection is waiting for its answer."""
-        await self._until(lambda: not any(connection.busy for connection in self.connections))
+    async def left_alone(self) -> None:
+        """Wait until there is no connection."""
+        await self._until(lambda: not self.open)
 
     def accept(self, request: Request) -> Script:
         self.requests.append(request)
@@ -154,7 +154,7 @@ class ModelServer:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _until(self, condition: Any) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -168,10 +168,6 @@ class _Connection(asyncio.Protocol):
         self._player: asyncio.Task[None] | None = None
         self._dropped = False
         self.closed = False
-
-    @property
-    def busy(self) -> bool:
-        return not self.closed and self._player is not None
 
     @property
     def closed_by_client(self) -> bool:
@@ -224,6 +220,10 @@ class _Connection(asyncio.Protocol):
                     head = b""
                 case Act.HANG:
                     await asyncio.Event().wait()
+                case Act.COMMENTS:
+                    while True:
+                        self._transport.write(_framed(b": keep-alive\n\n"))
+                        await asyncio.sleep(0.01)
                 case Act.CUT:
                     self._dropped = True
                     self._transport.close()
@@ -238,15 +238,8 @@ class _Connection(asyncio.Protocol):
         if not script.raw:
             self._transport.write(head + b"0\r\n\r\n")
         self._player = None
-        self._server.notify()
         self.data_received(b"")
 
 
 def _framed(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def cuts(data: bytes, *positions: int) -> list[bytes]:
-    """``data`` in pieces, cut before each of the positions."""
-    edges = [0, *sorted({position for position in positions if 0 < position < len(data)}), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(edges)]
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty chunk would be the end
