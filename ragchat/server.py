@@ -120,26 +120,19 @@ async def serve(
         connections = _Connections(app, config)
         sweeper = asyncio.create_task(connections.drop_stalled(settings.send_timeout))
         try:
-            acceptor = await asyncio.start_server(
-                connections.serve, sock=listener, backlog=config.backlog, ssl=certificate
-            )
+            await connections.accept(listener, certificate)
             if ready is not None:
                 ready(_url(listener, secure=certificate is not None))
             await stop.requested.wait()
-            ending = _end(connections, acceptor, drain, settings.drain_timeout)
-            await _first_of(ending, stop.insisted.wait())
-            acceptor.close()
+            await _first_of(_end(connections, drain, settings.drain_timeout), stop.insisted.wait())
         finally:
             sweeper.cancel()
             await connections.abort()
             await _bounded("shutdown", app.shutdown(), _SHUTDOWN)
 
 
-async def _end(
-    connections: _Connections, acceptor: asyncio.Server, drain: Callable[[], Awaitable[None]], seconds: float
-) -> None:
+async def _end(connections: _Connections, drain: Callable[[], Awaitable[None]], seconds: float) -> None:
     await _bounded("drain", drain(), seconds + _MOMENT)
-    acceptor.close()
     await connections.finish(_MOMENT)
 
 
@@ -213,7 +206,7 @@ class _Connection(TCPServer):
 
 
 class _Connections:
-    """The open connections, so that they can be ended from outside."""
+    """Accepts connections, and keeps those that are open, so that they can be ended from outside."""
 
     def __init__(self, app: Quart, config: Config) -> None:
         logged = AccessLog(cast(Application, app))
@@ -221,8 +214,15 @@ class _Connections:
         self._config = config
         self._terminated = EventWrapper()
         self._open: dict[asyncio.Task[None], _Connection] = {}
+        self._acceptor: asyncio.Server | None = None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(self, listener: socket.socket, certificate: ssl.SSLContext | None) -> None:
+        """Let peers in from now on."""
+        self._acceptor = await asyncio.start_server(
+            self._serve, sock=listener, backlog=self._config.backlog, ssl=certificate
+        )
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak with one peer until it or we have had enough."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # start_server makes one per connection
@@ -253,17 +253,23 @@ class _Connections:
                     connection.abort()
 
     async def finish(self, seconds: float) -> None:
-        """Close idle connections, and the others when they have been answered; wait at most ``seconds``."""
+        """Let nobody new in, and everybody else out when they have been answered; wait at most ``seconds``."""
+        self._close_door()
         await self._terminated.set()
         await self._wait(seconds)
 
     async def abort(self) -> None:
-        """Cut what is left."""
+        """Let nobody new in, and cut what is left."""
+        self._close_door()
         for connection in self._open.values():
             connection.abort()
         await self._wait(_MOMENT)
         for task in self._open:
             task.cancel()
+
+    def _close_door(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
 
     async def _wait(self, seconds: float) -> None:
         if self._open:
@@ -287,23 +293,25 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
         return socket.create_server(
             (host, port), family=family, backlog=backlog, dualstack_ipv6=family is socket.AF_INET6
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(_explain(error, host, port)) from error
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
+def _explain(error: OSError | UnicodeError, host: str, port: int) -> str:
+    reason = getattr(error, "strerror", None) or error
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
         return (
             f"RAGCHAT_PORT={port}: another program listens on {host}:{port} already. "
             "Stop it, or choose another port with --port (0 takes a free one)."
         )
-    if error.errno == errno.EACCES:
+    if number == errno.EACCES:
         return (
             f"RAGCHAT_PORT={port}: this user may not listen on it. "
             "Choose a port above 1023 with --port, or let a proxy listen on this one."
         )
     return (
-        f"RAGCHAT_HOST={host!r}: this machine can't listen there ({error.strerror}). "
+        f"RAGCHAT_HOST={host!r}: this machine can't listen there ({reason}). "
         "Use 127.0.0.1 for this machine only, 0.0.0.0 for every network, or an address of this machine."
     )
 

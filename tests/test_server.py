@@ -369,7 +369,7 @@ class TestStarting:
         with pytest.raises(ConfigurationError, match=r"RAGCHAT_PORT=80: .* above 1023 with --port"):
             server.listen("127.0.0.1", 80, 10)
 
-    @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "2001:db8::1"])
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "2001:db8::1", "a..b"])
     def test_a_host_that_is_not_ours_names_the_setting(self, host: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"RAGCHAT_HOST='{host}'.* 0.0.0.0 for every network"):
             server.listen(host, 0, 10)
