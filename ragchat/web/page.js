@@ -163,6 +163,7 @@ async function* open(turn) {
 function take(turn, { id, data }) {
   const begins = id && !turn.cursor;
   turn.cursor = id || turn.cursor;
+  if (begins) keep();
   if (begins && turn.stopped) cancel(turn);
   if (!data) return;
   const frame = JSON.parse(data);

@@ -84,10 +84,10 @@ async def test_a_cut_connection_loses_nothing(serve: Serve, page: Page, complain
         await expect(page.locator(".answer")).to_have_text("the first half")
         relay.cut()
         await expect(page.get_by_text("Connection lost, reconnecting…")).to_be_visible()
-        gate.set()
         relay.broken = False
-        await expect(page.locator(".answer")).to_have_text("the first half and the second.")
         await expect(page.get_by_text("Connection lost, reconnecting…")).to_be_hidden()
+        gate.set()
+        await expect(page.locator(".answer")).to_have_text("the first half and the second.")
     assert len(backend.prompts) == 1
     assert all("Failed to load resource" in complaint for complaint in complaints)
     complaints.clear()
