@@ -1,0 +1,49 @@
+"""What commands have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from ragchat.settings import Settings, load
+from ragchat.store.database import Database
+from ragchat.telemetry import logs
+
+T = TypeVar("T")
+
+_CONTROLS: Final = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t")
+
+
+def printable(text: str) -> str:
+    """``text`` without what moves the cursor or worse: models and documents are not trusted with terminals."""
+    return text.translate(_CONTROLS)
+
+
+def prepare(**overrides: object) -> Settings:
+    """Read the settings and send log lines where they say; ``overrides`` that are None do not count.
+
+    Raises:
+        ConfigurationError: a setting does not make sense.
+    """
+    settings = load(**{name: value for name, value in overrides.items() if value is not None})
+    logs.configure(settings)
+    return settings
+
+
+def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Open the configured database, do ``work`` with it, and close it again.
+
+    Raises:
+        ConfigurationError: the database can't be used. Also whatever ``work`` raises.
+    """
+
+    async def do() -> T:
+        database = Database(settings.database)
+        await database.open()
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(do())
