@@ -8,7 +8,6 @@ from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from ragchat.store.models import new_id
 
-
 _INDEX = {
     "sqlite": [
         """
@@ -54,13 +53,14 @@ _INDEX = {
 }
 
 
-async def create_index(apps: StateApps, editor: BaseSchemaEditor) -> None:
+async def create_index(_: StateApps, editor: BaseSchemaEditor) -> None:
     """What `ragchat.rag.index` searches in; the two databases have different words for it."""
     for statement in _INDEX[editor.client.capabilities.dialect]:
         await editor.client.execute_script(statement)
 
 
-async def drop_index(apps: StateApps, editor: BaseSchemaEditor) -> None:
+async def drop_index(_: StateApps, editor: BaseSchemaEditor) -> None:
+    """Undo `create_index`."""
     for table in ("ragchat_index", "ragchat_term"):
         await editor.client.execute_script(f"DROP TABLE {table}")
 

@@ -17,7 +17,7 @@ import msgspec
 from ragchat.backends.contract import Finish, Piece, Prompt
 from ragchat.events import Passage, Token
 from ragchat.rag.analyse import CJK, analyse
-from ragchat.rag.question import FUNCTION_TERMS, is_chinese, weigh
+from ragchat.rag.question import FUNCTION_TERMS, is_chinese, telling, weigh
 from ragchat.rag.split import sentences
 
 NOTHING_FOUND: Final = "I found nothing about this in the documents."
@@ -39,7 +39,6 @@ _CONTEXT: Final = 0.5
 _NEIGHBOUR: Final = 0.3
 """What a term is worth that only the sentence before has, which a pronoun may stand for."""
 
-_FUNCTION_WORD_WEIGHT: Final = 0.1
 _RANK_FADING: Final = 0.9
 
 Kind = Literal["heading", "prose", "item", "code"]
@@ -100,7 +99,8 @@ class _Unit(msgspec.Struct, frozen=True):
 _PARTS: Final = re.compile(
     r"^[ \t]*(?P<fence>```|~~~)[^\n]*\n.*?(?:^[ \t]*(?P=fence)[ \t]*$|\Z)"
     r"|^\#{1,6}[ \t]+(?P<heading>[^\n]+)$"
-    r"|^[ \t]*(?P<item>(?:[-*+]|\d{1,3}[.)])[ \t]+[^\n]+(?:\n[ \t]+(?![-*+]|\d{1,3}[.)])[^\n]+)*|\|[^\n]*\|)[ \t]*$"
+    r"|^[ \t]*(?P<item>(?:[-*+]|\d{1,3}[.)])[ \t]+[^\n]+(?:\n[ \t]+(?![-*+]|\d{1,3}[.)])[^\n]+)*"
+    r"|\|[^\n]*\|)[ \t]*$"
     r"|(?P<prose>[^\n]+(?:\n(?![ \t]*(?:```|~~~|\#{1,6}[ \t]|[-*+][ \t]|\d{1,3}[.)][ \t]|\|))[^\n]*\S[^\n]*)*)",
     re.MULTILINE | re.DOTALL,
 )
@@ -140,9 +140,7 @@ class _Scores:
     def __init__(self, question: dict[str, float], units: Sequence[_Unit], passages: Sequence[Passage]) -> None:
         found = Counter(term for unit in units for term in unit.terms if term in question)
         self._weights = {
-            term: weight
-            * math.log(1 + len(units) / (found[term] or 1))
-            * (_FUNCTION_WORD_WEIGHT if term in FUNCTION_TERMS else 1.0)
+            term: weight * telling(term) * math.log(1 + len(units) / (found[term] or 1))
             for term, weight in question.items()
         }
         best = max((passage.similarity for passage in passages), default=0.0) or 1.0
@@ -159,13 +157,13 @@ class _Scores:
         before = self._units[index - 1] if index else None
         nearby = before.terms if before and before.passage == unit.passage else frozenset()
         worth = 0.0
-        telling = False
+        matched = False
         for term, weight in self._weights.items():
             share = 1.0 if term in unit.terms else _CONTEXT if term in unit.heading else 0.0
             share = share or (_NEIGHBOUR if term in nearby else 0.0)
-            telling = telling or (share > 0 and term not in FUNCTION_TERMS)
+            matched = matched or (share > 0 and term not in FUNCTION_TERMS)
             worth += weight * share * (_KNOWN if term in known else 1.0)
-        return worth * self._prior[unit.passage] if telling else 0.0
+        return worth * self._prior[unit.passage] if matched else 0.0
 
 
 def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[int]:

@@ -34,7 +34,7 @@ from typing import Any, Final
 import msgspec
 from tortoise.expressions import F
 
-from ragchat.rag.question import FUNCTION_TERMS
+from ragchat.rag.question import telling
 from ragchat.store.database import Database, connection
 from ragchat.store.models import Dataset
 
@@ -53,7 +53,8 @@ _LEVELS: Final = (1, 2, 4, 8)
 _BUDGET: Final = 20_000
 _POOL: Final = 256
 _MAX_TERMS: Final = 64
-_FUNCTION_WORD_WEIGHT: Final = 0.1
+_UNKNOWN_PAIR_WEIGHT: Final = 0.5
+"""Of a pair of Chinese characters that occurs nowhere: it may be no word, but the seam between two."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -191,13 +192,13 @@ class _Ranking:
         }
         self._weights = {term: weight * self._idf[term] for term, weight in terms.items()}
         self._importance = {
-            term: weight * (_FUNCTION_WORD_WEIGHT if term in FUNCTION_TERMS else 1.0)
+            term: weight * telling(term) * (1.0 if term in counts or term.isascii() else _UNKNOWN_PAIR_WEIGHT)
             for term, weight in self._weights.items()
         }
         self._total = sum(self._importance.values())
 
     def posting_lists(self) -> dict[str, float]:
-        """The words to look up, and what each adds to a chunk that has it: the shortest lists, within the budget."""
+        """The words to look up, and what each adds to a chunk: the shortest lists within the budget."""
         available = sorted(
             (count, _occurrence(term, level), term, level)
             for term in self._weights
@@ -277,17 +278,21 @@ class SqliteIndex(Index):
         )
 
     async def _take(self, word: str) -> list[_Row]:
-        where = "FROM ragchat_index WHERE ragchat_index MATCH ?"
-        found = await connection().execute_query_dict(f"SELECT chunk_id, scope, terms {where}", [f'"{word}"'])
+        found = await connection().execute_query_dict(
+            "SELECT chunk_id, scope, terms FROM ragchat_index WHERE ragchat_index MATCH ?", [f'"{word}"']
+        )
         await connection().execute_query(
-            f"DELETE FROM ragchat_index WHERE rowid IN (SELECT rowid {where})", [f'"{word}"']
+            "DELETE FROM ragchat_index WHERE rowid IN "
+            "(SELECT rowid FROM ragchat_index WHERE ragchat_index MATCH ?)",
+            [f'"{word}"'],
         )
         return [_Row(**row) for row in found]
 
     async def _change_frequencies(self, dataset_id: str, changes: Mapping[str, int]) -> None:
         await connection().execute_query(
-            "INSERT INTO ragchat_term (dataset_id, term, chunks) SELECT ?, key, value FROM json_each(?) WHERE true "
-            "ON CONFLICT (dataset_id, term) DO UPDATE SET chunks = chunks + excluded.chunks",
+            "INSERT INTO ragchat_term (dataset_id, term, chunks) "
+            "SELECT ?, key, value FROM json_each(?) WHERE true ON CONFLICT "
+            "(dataset_id, term) DO UPDATE SET chunks = chunks + excluded.chunks",
             [dataset_id, _json(changes)],
         )
         await connection().execute_query(
@@ -317,6 +322,9 @@ class SqliteIndex(Index):
         )
 
 
+_VECTOR: Final = "array_to_tsvector(string_to_array(scope || ' ' || terms, ' '))"
+
+
 class PostgresIndex(Index):
     """A GIN index over the words as a ``tsvector``.
 
@@ -324,17 +332,17 @@ class PostgresIndex(Index):
     what looks to it like a host name or a version.
     """
 
-    _VECTOR: Final = "array_to_tsvector(string_to_array(scope || ' ' || terms, ' '))"
-
     async def _insert(self, rows: Sequence[_Row]) -> None:
         await connection().execute_query(
-            "INSERT INTO ragchat_index (chunk_id, scope, terms) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])",
+            "INSERT INTO ragchat_index (chunk_id, scope, terms) "
+            "SELECT * FROM unnest($1::text[], $2::text[], $3::text[])",
             [[row.chunk_id for row in rows], [row.scope for row in rows], [row.terms for row in rows]],
         )
 
     async def _take(self, word: str) -> list[_Row]:
         rows = await connection().execute_query_dict(
-            f"DELETE FROM ragchat_index WHERE {self._VECTOR} @@ $1::text::tsquery RETURNING chunk_id, scope, terms",
+            f"DELETE FROM ragchat_index WHERE {_VECTOR} @@ $1::text::tsquery "  # noqa: S608  # a constant
+            "RETURNING chunk_id, scope, terms",
             [f"'{word}'"],
         )
         return [_Row(**row) for row in rows]
@@ -361,9 +369,9 @@ class PostgresIndex(Index):
     async def _scan(self, lists: Mapping[str, float], scopes: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         within = "".join(" & ({})".format(" | ".join(f"'{word}'" for word in group)) for group in scopes)
         return await connection().execute_query_dict(
-            "SELECT chunk_id, terms FROM ragchat_index JOIN ("
+            "SELECT chunk_id, terms FROM ragchat_index JOIN ("  # noqa: S608  # a constant
             "  SELECT number, sum(weight) AS weight FROM unnest($1::text[], $2::float[]) AS list (word, weight)"
-            f"  JOIN ragchat_index ON {self._VECTOR} @@ ('''' || word || '''' || $3)::tsquery"
+            f"  JOIN ragchat_index ON {_VECTOR} @@ ('''' || word || '''' || $3)::tsquery"
             "  GROUP BY number ORDER BY 2 DESC, number LIMIT $4"
             ") AS best USING (number)",
             [list(lists), list(lists.values()), within, _POOL],

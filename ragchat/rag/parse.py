@@ -141,9 +141,9 @@ def _normalised(text: str) -> str:
 _SKIPPED: Final = frozenset(
     {"script", "style", "noscript", "template", "nav", "svg", "iframe", "head", "-comment"}
 )
-_BLOCKS: Final = frozenset(
-    "address article aside blockquote dd div dl dt fieldset figcaption figure footer form header hr li main ol p "
-    "section table tbody td tfoot th thead tr ul".split()
+_BLOCKS: Final = re.compile(
+    "address|article|aside|blockquote|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|header|hr|main|ol|p|section"
+    "|table|ul"
 )
 
 
@@ -184,4 +184,4 @@ def _marks(tag: str) -> tuple[str, str]:
         return " ", " "
     if tag == "tr":
         return "\n", "\n"
-    return ("\n\n", "\n\n") if tag in _BLOCKS else ("", "")
+    return ("\n\n", "\n\n") if _BLOCKS.fullmatch(tag) else ("", "")

@@ -36,6 +36,10 @@ _CHINESE: Final = """
 FUNCTION_TERMS: Final = frozenset(analyse(_ENGLISH)) | frozenset(_CHINESE.split())
 """Terms that ask and connect but name nothing: a question made of them alone is about nothing in particular."""
 
+_FUNCTION_CHARACTERS: Final = frozenset(term for term in _CHINESE.split() if len(term) == 1)
+_FUNCTION_WEIGHT: Final = 0.1
+_HALF_FUNCTION_WEIGHT: Final = 0.5
+
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA_OR_HANGUL: Final = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 
@@ -53,6 +57,13 @@ def weigh(question: str, earlier: Sequence[str] = ()) -> dict[str, float]:
                 if term not in FUNCTION_TERMS:
                     weights.setdefault(term, _FADING**age)
     return weights
+
+
+def telling(term: str) -> float:
+    """How much a term says about what a question is about, 0 to 1; 都是 and 的首 are half about nothing."""
+    if term in FUNCTION_TERMS:
+        return _FUNCTION_WEIGHT
+    return 1.0 if _FUNCTION_CHARACTERS.isdisjoint(term) else _HALF_FUNCTION_WEIGHT
 
 
 def is_chinese(text: str) -> bool:

@@ -189,13 +189,13 @@ def _pack(text: str, section: list[_Block], limit: int) -> Iterator[Span]:
     chunk: list[_Atom] = []
     for atom in atoms:
         if chunk and sum(member.tokens for member in chunk) + atom.tokens > limit:
-            yield _span(text, chunk)
+            yield _span(chunk)
             last = chunk[-1]
             repeat = atom.follows and last.tokens <= min(limit // _OVERLAP_SHARE, limit - atom.tokens)
             chunk = [last] if repeat else []
         chunk.append(atom)
     if chunk:
-        yield _span(text, chunk)
+        yield _span(chunk)
 
 
 def _atoms(text: str, block: _Block, limit: int) -> Iterator[_Atom]:
@@ -242,7 +242,7 @@ def _trim(text: str, start: int, end: int) -> Span:
     return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
 
 
-def _span(text: str, chunk: list[_Atom]) -> Span:
+def _span(chunk: list[_Atom]) -> Span:
     return chunk[0].start, chunk[-1].end
 
 
