@@ -96,7 +96,7 @@ class RagChat:
         blueprint = Blueprint("ragchat", __name__)
         blueprint.before_app_serving(self.open)
         blueprint.after_app_serving(self.close)
-        blueprint.register_error_handler(Exception, _show)
+        blueprint.register_error_handler(Exception, show_error)
         socket = ChatSocketRoute(self._access, self.log, self.runs, self.settings, self._draining)
         completion = Completion(self._access, self.log, self.runs, self.settings)
         health = Health(self.database, self._draining)
@@ -120,7 +120,7 @@ def _backend(settings: Settings) -> Backend:
     return OpenAIBackend.from_settings(settings) if settings.openai_base_url else ExtractiveBackend()
 
 
-async def _show(error: Exception) -> Response:
+async def show_error(error: Exception) -> Response:
     """Whatever goes wrong before the first byte of an answer, as a frame that its client can read."""
     if isinstance(error, RagChatError):
         return error_response(error)

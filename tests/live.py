@@ -15,9 +15,7 @@ from quart import Quart
 from ragchat import server
 from ragchat.app import create_app
 from ragchat.auth.tokens import create_token
-from ragchat.backends.contract import Backend
 from ragchat.blueprint import RagChat
-from ragchat.events import Passage
 from ragchat.settings import load
 from ragchat.store.models import Chat, Message, Run, Session
 from tests.fakes.backend import FixedRetriever, Script, ScriptedBackend, Step, passage, words
@@ -58,22 +56,21 @@ class Live:
         await self.ragchat.database.run(lambda: Chat.filter(id="default").update(**columns))
 
 
-@contextlib.asynccontextmanager
-async def serving(
-    folder: Path,
-    backend: Backend | Script | Sequence[Step] = (),
-    *,
-    passages: Sequence[Passage] = PASSAGES,
-    app: Quart | None = None,
-    **settings: Any,
-) -> AsyncIterator[Live]:
-    """Serve ragchat with a database in ``folder``; ``backend`` may be a script."""
-    scripted = ScriptedBackend(backend or words("one two three")) if _is_script(backend) else backend
-    ragchat = RagChat(
-        load(**{"data_dir": folder, "port": 0, "drain_timeout": 0.1, **settings}),
-        backend=scripted,  # type: ignore[arg-type]
-        retriever=FixedRetriever(passages),
+def scripted(folder: Path, backend: ScriptedBackend | Script | Sequence[Step] = (), **settings: Any) -> RagChat:
+    """A service with a database in ``folder`` and a backend that follows a script."""
+    defaults = {"data_dir": folder, "port": 0, "drain_timeout": 0.1}
+    return RagChat(
+        load(**{**defaults, **settings}),
+        backend=backend
+        if isinstance(backend, ScriptedBackend)
+        else ScriptedBackend(backend or words("one two three")),
+        retriever=FixedRetriever(PASSAGES),
     )
+
+
+@contextlib.asynccontextmanager
+async def serving(ragchat: RagChat, app: Quart | None = None) -> AsyncIterator[Live]:
+    """Serve ragchat, alone or as a part of ``app``."""
     stop, address = server.Stop(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
         server.serve(
@@ -88,10 +85,6 @@ async def serving(
     finally:
         stop()
         await serving
-
-
-def _is_script(backend: object) -> bool:
-    return callable(backend) or isinstance(backend, (list, tuple))
 
 
 def decode(frame: str | bytes) -> dict[str, Any]:

@@ -215,11 +215,18 @@ class ChatSocketRoute:
             principal = await self._access.socket()
             if self._draining.is_set():
                 raise DrainingError("This server is being restarted. Connect again.")
-        except RagChatError as error:
-            # A browser sees nothing of a denial, so the socket is accepted only to say why it is closed.
-            await websocket.accept()
-            await websocket.send(ragflow.error(error.code, str(error)).decode())
-            await websocket.close(error.close_code, str(error)[:MAX_REASON])
+        except Exception as error:
+            await _refuse(error)
             return
         await websocket.accept()
         await ChatSocket(principal, self._log, self._runs, self._settings, self._draining).serve()
+
+
+async def _refuse(failure: Exception) -> None:
+    """Accept the current socket only to say why it is closed: a browser sees nothing of a denial."""
+    if not isinstance(failure, RagChatError):
+        logger.error("socket could not be opened", exc_info=failure)
+        failure = RagChatError("This is a defect; the server's log tells more.")
+    await websocket.accept()
+    await websocket.send(ragflow.error(failure.code, str(failure)).decode())
+    await websocket.close(failure.close_code, str(failure)[:MAX_REASON])

@@ -17,7 +17,7 @@ from ragchat.errors import BackendError
 from ragchat.events import Observation, Replace, Thinking, Token, ToolCall
 from ragchat.sse import MessageReader
 from tests.fakes.backend import Step, words
-from tests.live import Live, ask, decode, serving
+from tests.live import Live, ask, decode, scripted, serving
 
 Frames = list[dict[str, Any]]
 
@@ -78,7 +78,7 @@ def comparable(frames: Frames) -> Frames:
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 async def test_all_transports_tell_the_same(tmp_path: Path, script: list[Step]) -> None:
-    async with serving(tmp_path, script) as live:
+    async with serving(scripted(tmp_path, script)) as live:
         told = [
             comparable(await transport(live, "同一个问题?")) for transport in (over_websocket, over_post, over_get)
         ]
@@ -89,7 +89,7 @@ async def test_all_transports_tell_the_same(tmp_path: Path, script: list[Step]) 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 async def test_what_was_streamed_is_what_was_saved(tmp_path: Path, script: list[Step]) -> None:
-    async with serving(tmp_path, script) as live:
+    async with serving(scripted(tmp_path, script)) as live:
         frames = await over_post(live, "What?")
         text = ""
         for frame in frames:
@@ -118,7 +118,7 @@ async def test_one_answer_comes_out_of_many_cuts(tmp_path: Path) -> None:
                 pieces.append(pause())
         return [*pieces, Finish()]
 
-    async with serving(tmp_path, script) as live, live.http() as http:
+    async with serving(scripted(tmp_path, script)) as live, live.http() as http:
         for _ in range(25):
             frames, requests = await read_with_cuts(http, chance)
             assert "".join(frame["data"]["answer"] for frame in frames if frame["data"] is not True) == text

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from ragchat.backends.contract import Finish, Prompt
 from ragchat.events import Token
 from tests.fakes.backend import ScriptedBackend, Step, words
-from tests.live import PASSAGES, Live, ask, decode, serving
+from tests.live import PASSAGES, Live, ask, decode, scripted, serving
 
 SECRET = "a secret of at least 32 bytes, for tests"
 
@@ -47,7 +47,7 @@ def text(frames: list[dict[str, Any]]) -> str:
 
 
 async def test_a_question_is_answered_with_deltas_the_reference_and_the_marker(tmp_path: Path) -> None:
-    async with serving(tmp_path, words("The answer [ID:0].")) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, words("The answer [ID:0]."))) as live, socket(live) as connection:
         await say(connection, ask("为什么?"))
         *deltas, last, marker = await answer(connection)
         assert text(deltas) == "The answer [ID:0]."
@@ -62,7 +62,7 @@ async def test_a_question_is_answered_with_deltas_the_reference_and_the_marker(t
 
 async def test_a_follow_up_sees_the_conversation(tmp_path: Path) -> None:
     backend = ScriptedBackend(words("It is."))
-    async with serving(tmp_path, backend) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, backend)) as live, socket(live) as connection:
         await say(connection, ask("Is it?"))
         session_id = (await answer(connection))[-2]["data"]["session_id"]
         await say(connection, ask("Why?", session_id=session_id))
@@ -75,7 +75,7 @@ async def test_a_follow_up_sees_the_conversation(tmp_path: Path) -> None:
 
 
 async def test_a_whole_answer_is_one_frame_and_the_marker(tmp_path: Path) -> None:
-    async with serving(tmp_path) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path)) as live, socket(live) as connection:
         await say(connection, ask(stream=False))
         whole, marker = await answer(connection)
         assert (whole["data"]["answer"], marker["data"]) == ("one two three", True)
@@ -87,7 +87,7 @@ async def test_a_second_question_waits_for_the_first_ones_marker(tmp_path: Path)
     def script(prompt: Prompt) -> list[Step]:
         return [Token(prompt.question), *([gate] if prompt.question == "first" else []), Finish()]
 
-    async with serving(tmp_path, script) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, script)) as live, socket(live) as connection:
         await say(connection, ask("first"))
         await say(connection, ask("second"))
         assert decode(await connection.recv())["data"]["answer"] == "first"
@@ -98,7 +98,7 @@ async def test_a_second_question_waits_for_the_first_ones_marker(tmp_path: Path)
 
 async def test_ping_is_answered_in_the_middle_of_an_answer(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with serving(tmp_path, [Token("a"), gate, Finish()]) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, [Token("a"), gate, Finish()])) as live, socket(live) as connection:
         await say(connection, ask())
         await connection.recv()
         await say(connection, {"type": "ping"})
@@ -109,7 +109,7 @@ async def test_ping_is_answered_in_the_middle_of_an_answer(tmp_path: Path) -> No
 
 async def test_cancel_ends_the_answer_keeps_its_text_and_stops_the_backend(tmp_path: Path) -> None:
     backend = ScriptedBackend([Token("half"), asyncio.Event()])
-    async with serving(tmp_path, backend) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, backend)) as live, socket(live) as connection:
         await say(connection, ask())
         first = decode(await connection.recv())
         await say(connection, {"type": "cancel"})
@@ -122,7 +122,7 @@ async def test_cancel_ends_the_answer_keeps_its_text_and_stops_the_backend(tmp_p
 
 
 async def test_a_cancel_sent_right_behind_the_question_stops_it(tmp_path: Path) -> None:
-    async with serving(tmp_path, [asyncio.Event(), Finish()]) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, [asyncio.Event(), Finish()])) as live, socket(live) as connection:
         await say(connection, ask())
         await say(connection, {"type": "cancel"})
         assert (await answer(connection))[-1]["data"] is True
@@ -130,7 +130,7 @@ async def test_a_cancel_sent_right_behind_the_question_stops_it(tmp_path: Path) 
 
 async def test_a_client_that_leaves_loses_nothing(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with serving(tmp_path, [Token("half "), gate, Token("whole"), Finish()]) as live:
+    async with serving(scripted(tmp_path, [Token("half "), gate, Token("whole"), Finish()])) as live:
         async with socket(live) as connection:
             await say(connection, ask())
             session_id = decode(await connection.recv())["data"]["session_id"]
@@ -143,7 +143,11 @@ async def test_a_client_that_leaves_loses_nothing(tmp_path: Path) -> None:
 
 async def test_a_busy_session_refuses_a_second_question(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with serving(tmp_path, [Token("a"), gate, Finish()]) as live, socket(live) as one, socket(live) as two:
+    async with (
+        serving(scripted(tmp_path, [Token("a"), gate, Finish()])) as live,
+        socket(live) as one,
+        socket(live) as two,
+    ):
         await say(one, ask())
         session_id = decode(await one.recv())["data"]["session_id"]
         await say(two, ask(session_id=session_id))
@@ -183,7 +187,7 @@ BAD = {
 
 
 async def test_bad_input_gets_an_answer_that_helps_and_leaves_no_trace(tmp_path: Path) -> None:
-    async with serving(tmp_path) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path)) as live, socket(live) as connection:
         for name, (message, code, sentence) in BAD.items():
             await connection.send(message)
             frame = decode(await connection.recv())
@@ -196,14 +200,14 @@ async def test_bad_input_gets_an_answer_that_helps_and_leaves_no_trace(tmp_path:
 
 
 async def test_what_databases_refuse_is_asked_and_saved_all_the_same(tmp_path: Path) -> None:
-    async with serving(tmp_path, [Token("a\0b"), Finish()]) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, [Token("a\0b"), Finish()])) as live, socket(live) as connection:
         await say(connection, ask("why \0 not?"))
         session_id = (await answer(connection))[-2]["data"]["session_id"]
         assert await live.messages(session_id) == [("user", "why  not?"), ("assistant", "ab")]
 
 
 async def test_an_oversized_frame_closes_with_1009(tmp_path: Path) -> None:
-    async with serving(tmp_path, max_message_bytes=10_000) as live, socket(live) as connection:
+    async with serving(scripted(tmp_path, max_message_bytes=10_000)) as live, socket(live) as connection:
         await connection.send("x" * 20_000)
         with pytest.raises(ConnectionClosed) as caught:
             while True:
@@ -213,7 +217,10 @@ async def test_an_oversized_frame_closes_with_1009(tmp_path: Path) -> None:
 
 
 async def test_who_floods_without_waiting_is_closed_with_1008(tmp_path: Path) -> None:
-    async with serving(tmp_path, [asyncio.Event()], max_pending_messages=3) as live, socket(live) as connection:
+    async with (
+        serving(scripted(tmp_path, [asyncio.Event()], max_pending_messages=3)) as live,
+        socket(live) as connection,
+    ):
         with pytest.raises(ConnectionClosed) as caught:
             while True:
                 await say(connection, ask())
@@ -232,7 +239,7 @@ async def test_who_floods_without_waiting_is_closed_with_1008(tmp_path: Path) ->
     ],
 )
 async def test_who_is_not_known_is_told_so_and_closed_with_1008(tmp_path: Path, options: dict[str, Any]) -> None:
-    async with serving(tmp_path, jwt_secret=SECRET) as live, socket(live, **options) as connection:
+    async with serving(scripted(tmp_path, jwt_secret=SECRET)) as live, socket(live, **options) as connection:
         assert decode(await connection.recv())["code"] == 401
         with pytest.raises(ConnectionClosed) as caught:
             await connection.recv()
@@ -241,21 +248,21 @@ async def test_who_is_not_known_is_told_so_and_closed_with_1008(tmp_path: Path, 
 
 
 async def test_a_wrong_header_is_an_error_even_beside_a_right_query_token(tmp_path: Path) -> None:
-    async with serving(tmp_path) as live:
+    async with serving(scripted(tmp_path)) as live:
         url = f"{live.socket_url}?token={live.token}"
         async with connect(url, additional_headers={"Authorization": "Bearer no"}, proxy=None) as connection:
             assert decode(await connection.recv())["code"] == 401
 
 
 async def test_a_query_token_opens_the_socket(tmp_path: Path) -> None:
-    async with serving(tmp_path) as live:
+    async with serving(scripted(tmp_path)) as live:
         async with connect(f"{live.socket_url}?token={live.token}", proxy=None) as connection:
             await say(connection, ask())
             assert text(await answer(connection)) == "one two three"
 
 
 async def test_a_query_token_can_be_switched_off(tmp_path: Path) -> None:
-    async with serving(tmp_path, query_token=False) as live:
+    async with serving(scripted(tmp_path, query_token=False)) as live:
         async with connect(f"{live.socket_url}?token={live.token}", proxy=None) as connection:
             assert decode(await connection.recv())["code"] == 401
 
@@ -263,7 +270,7 @@ async def test_a_query_token_can_be_switched_off(tmp_path: Path) -> None:
 async def test_a_socket_closes_when_its_token_runs_out_and_the_run_goes_on(tmp_path: Path) -> None:
     gate = asyncio.Event()
     token = jwt.encode({"sub": "ann", "exp": time.time() + 2}, SECRET)
-    async with serving(tmp_path, [Token("a"), gate, Token("b"), Finish()], jwt_secret=SECRET) as live:
+    async with serving(scripted(tmp_path, [Token("a"), gate, Token("b"), Finish()], jwt_secret=SECRET)) as live:
         async with socket(live, additional_headers={"Authorization": f"Bearer {token}"}) as connection:
             await say(connection, ask())
             session_id = decode(await connection.recv())["data"]["session_id"]
@@ -284,7 +291,7 @@ async def test_sessions_and_runs_of_others_do_not_exist(tmp_path: Path) -> None:
         return {"Authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
 
     gate = asyncio.Event()
-    async with serving(tmp_path, [Token("a"), gate, Finish()], jwt_secret=SECRET) as live:
+    async with serving(scripted(tmp_path, [Token("a"), gate, Finish()], jwt_secret=SECRET)) as live:
         async with socket(live, additional_headers=bearer("ann", "default")) as mine:
             await say(mine, ask())
             session_id = decode(await mine.recv())["data"]["session_id"]
@@ -299,7 +306,7 @@ async def test_sessions_and_runs_of_others_do_not_exist(tmp_path: Path) -> None:
 
 
 async def test_subprotocols_that_are_not_spoken_are_refused_before_the_upgrade(tmp_path: Path) -> None:
-    async with serving(tmp_path) as live:
+    async with serving(scripted(tmp_path)) as live:
         with pytest.raises(InvalidStatus) as caught:
             await connect(live.socket_url, subprotocols=["graphql-ws"], proxy=None)  # type: ignore[list-item]
     assert caught.value.response.status_code == 400
@@ -307,7 +314,7 @@ async def test_subprotocols_that_are_not_spoken_are_refused_before_the_upgrade(t
 
 async def test_a_draining_server_says_goodbye_with_1012_after_the_answer(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with serving(tmp_path, [Token("a"), gate, Token("b"), Finish()]) as live:
+    async with serving(scripted(tmp_path, [Token("a"), gate, Token("b"), Finish()])) as live:
         async with socket(live) as idle, socket(live) as busy:
             await say(busy, ask())
             await busy.recv()
