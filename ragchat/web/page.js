@@ -67,8 +67,10 @@ const NEW_TURN = { text: "", passages: [], session: "", cursor: "", error: "", s
 const RECONNECT_DELAYS = [500, 1000, 2000, 4000, 8000];
 const LONGEST_SILENCE = 75_000; // the server sends a heartbeat at least every 60 seconds
 const NEAR_THE_END = 80; // pixels from the bottom at which a reader still follows the growing answer
-const CITATION = /\[ID:(\d+)\]/g;
-const CITATION_OR_CODE = /\[ID:(\d+)\]|`([^`\n]+)`/g;
+const CITATION = /\[ID:(?<index>\d+)\]/g;
+const CODE = /`(?<code>[^`\n]+)`/g;
+const CITATION_OR_CODE = new RegExp(`${CITATION.source}|${CODE.source}`, "g");
+const NO_BREAK = "\u00a0"; // before a citation, so that it stays on the line of what it proves
 const HALF_A_CITATION = /\[(I(D(:\d*)?)?)?$/;
 
 // ---- what a reload keeps ------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ function fillIn(root) {
 
 /** Which passages a text cites, in the order in which it does; a citation's number is its place in here. */
 function cited(text) {
-  return [...new Set(Array.from(text.matchAll(CITATION), ([, index]) => Number(index)))];
+  return [...new Set(Array.from(text.matchAll(CITATION), ({ groups }) => Number(groups.index)))];
 }
 
 /** A text as paragraphs and fenced code. Text that is added later changes the last block only. */
@@ -240,13 +242,14 @@ function drawBlock({ name, text }, order) {
   return block;
 }
 
-/** Text with its citations as buttons and its `code` marked. */
+/** Text with its `code` marked and, when their order is given, its citations as buttons. */
 function* inline(text, order) {
   let end = 0;
-  for (const match of text.matchAll(CITATION_OR_CODE)) {
-    yield text.slice(end, match.index);
-    yield match[1] ? citation(order.indexOf(Number(match[1])) + 1) : element("code", "", match[2]);
-    end = match.index + match[0].length;
+  for (const { 0: found, index, groups } of text.matchAll(order ? CITATION_OR_CODE : CODE)) {
+    const before = text.slice(end, index);
+    if (groups.code) yield* [before, element("code", "", groups.code)];
+    else yield* [before.replace(/ $/, NO_BREAK), citation(order.indexOf(Number(groups.index)) + 1)];
+    end = index + found.length;
   }
   yield text.slice(end);
 }
@@ -264,7 +267,7 @@ function drawSource(number, passage) {
   source.querySelector(".number").textContent = number;
   source.querySelector(".name").textContent = passage.document_name;
   source.querySelector(".match").textContent = words.match(Math.round(100 * passage.similarity));
-  source.querySelector("blockquote").textContent = passage.content;
+  source.querySelector("blockquote").append(...blocks(passage.content).map((block) => drawBlock(block)));
   return source;
 }
 

@@ -40,7 +40,7 @@ async def test_the_shipped_documentation_answers_with_its_source(serve: Serve, p
     await page.goto(site.link)
     await ask(page, "How do I continue an interrupted answer?")
     await expect(page.locator(".answer")).to_contain_text("Last-Event-ID")
-    await expect(page.get_by_text("Sources")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Sources")).to_be_visible()
     await page.get_by_role("button", name="Source 1").first.click()
     await expect(page.locator("blockquote").first).to_be_visible()
     await expect(page.locator("blockquote").first).to_contain_text("Last-Event-ID")
