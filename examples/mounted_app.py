@@ -12,8 +12,7 @@ import os
 from quart import Quart, Request, Websocket, redirect, request, session
 from quart.typing import ResponseReturnValue
 
-from ragchat.auth.identity import Principal
-from ragchat.blueprint import RagChat
+from ragchat import Principal, RagChat
 
 app = Quart(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "only for this example")

@@ -43,9 +43,7 @@ def _announce(url: str, token: str | None) -> None:
         click.echo(f"Open {url}/ (the page asks for a token; `ragchat token create --name NAME` makes one)")
         return
     click.echo(f"Open {url}/#token={token}")
-    click.echo(
-        f"Its token is called {FIRST_TOKEN!r} and is not shown again; `ragchat token` makes and revokes more."
-    )
+    click.echo(f"The token in it, {FIRST_TOKEN!r}, is not shown again. `ragchat token` makes and revokes others.")
 
 
 @click.command()
