@@ -105,7 +105,7 @@ class TestEnding:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     async def test_an_sse_stream_ends_cleanly(self, number: signal.Signals) -> None:
-        async with serving() as served, httpx.AsyncClient() as client:
+        async with serving() as served, httpx.AsyncClient(timeout=30) as client:
             async with client.stream("GET", f"{served.url}/sse") as response:
                 body = response.aiter_raw()
                 assert await anext(body) == b"data: begun\n\n"
@@ -114,7 +114,7 @@ class TestEnding:
             await _ends_well(served)
 
     async def test_a_stream_that_does_not_end_is_cut(self) -> None:
-        async with serving() as served, httpx.AsyncClient() as client:
+        async with serving() as served, httpx.AsyncClient(timeout=30) as client:
             async with client.stream("GET", f"{served.url}/sse/rude") as response:
                 body = response.aiter_raw()
                 await anext(body)
@@ -133,7 +133,7 @@ class TestEnding:
                 await _ends_well(served)
 
     async def test_half_a_request_and_an_idle_connection_do_not_hold_it_up(self) -> None:
-        async with serving() as served, httpx.AsyncClient() as client:
+        async with serving() as served, httpx.AsyncClient(timeout=30) as client:
             assert (await client.get(f"{served.url}/hello")).text == "hello"
             with socket.create_connection(served.address) as half:
                 half.sendall(b"GET /hel")
@@ -147,7 +147,7 @@ class TestEnding:
             draining.set()
             await drained.wait()
 
-        async with here(application()[0], drain) as running, httpx.AsyncClient() as client:
+        async with here(application()[0], drain) as running, httpx.AsyncClient(timeout=30) as client:
             running.stop()
             await draining.wait()
             assert (await client.get(f"{running.url}/hello")).text == "hello"
@@ -163,7 +163,7 @@ class TestEnding:
 
         async with (
             here(application()[0], for_ever, drain_timeout=3600) as running,
-            httpx.AsyncClient() as client,
+            httpx.AsyncClient(timeout=30) as client,
             client.stream("GET", f"{running.url}/sse/rude") as response,
         ):
             await anext(response.aiter_raw())
@@ -194,7 +194,7 @@ class TestEnding:
         async def closed() -> None:
             order.append("closed")
 
-        async with here(app, drain) as running, httpx.AsyncClient() as client:
+        async with here(app, drain) as running, httpx.AsyncClient(timeout=30) as client:
             async with client.stream("GET", f"{running.url}/sse") as response:
                 body = response.aiter_raw()
                 await anext(body)
@@ -318,7 +318,7 @@ BROKEN_FRAMES = [
 
 
 async def test_nothing_that_is_sent_prints_a_traceback_or_harms_the_others() -> None:
-    async with serving() as served, httpx.AsyncClient() as client:
+    async with serving() as served, httpx.AsyncClient(timeout=30) as client:
         for request in BROKEN_REQUESTS:
             await _send_and_read_to_the_end(served, request)
         for frame in BROKEN_FRAMES:
@@ -369,7 +369,7 @@ class TestStarting:
         ("host", "shown"), [("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:"), ("::", "http://[::1]:")]
     )
     async def test_the_address_that_is_shown_can_be_opened(self, host: str, shown: str) -> None:
-        async with here(application()[0], host=host) as running, httpx.AsyncClient() as client:
+        async with here(application()[0], host=host) as running, httpx.AsyncClient(timeout=30) as client:
             assert running.url.startswith(shown)
             assert (await client.get(f"{running.url}/hello")).text == "hello"
 
@@ -429,7 +429,7 @@ class TestConfigFile:
 
 
 async def test_every_request_has_one_line_in_the_log() -> None:
-    async with serving() as served, httpx.AsyncClient() as client:
+    async with serving() as served, httpx.AsyncClient(timeout=30) as client:
         await client.get(f"{served.url}/hello?a=b")
         async with connect(f"{served.websocket_url}/echo"):
             pass

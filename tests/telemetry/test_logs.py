@@ -182,7 +182,7 @@ async def test_secrets_that_clients_send_are_in_no_line_of_a_live_server(log_for
     }
     query = f"token={JWT}&ticket=canary-ticket"
     async with serving(RAGCHAT_LOG_FORMAT=log_format, RAGCHAT_LOG_LEVEL="debug") as served:
-        async with httpx.AsyncClient(headers=headers) as client:
+        async with httpx.AsyncClient(headers=headers, timeout=30) as client:
             for path in ("/hello", "/fail", "/missing"):
                 await client.get(f"{served.url}{path}?{query}")
         async with connect(
