@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-POSTGRES = os.environ.get("RAGCHAT_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432")
+POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432")
 
 
 def missing(service: str, error: Exception) -> None:
