@@ -24,6 +24,12 @@ async def ask(page: Page, question: str = "How?") -> None:
     await page.keyboard.press("Enter")
 
 
+async def answered(page: Page, text: str) -> None:
+    """Wait until the last answer is this, and the stream that brought it is at its end."""
+    await expect(page.locator(".answer").last).to_have_text(text)
+    await expect(page.get_by_role("article").last).to_have_attribute("aria-busy", "false")
+
+
 async def runs(site: Site) -> list[Run]:
     """All runs, oldest first."""
     return await site.ragchat.database.run(lambda: Run.all().order_by("created_at"))
@@ -56,8 +62,7 @@ async def test_the_answer_is_seen_while_it_grows(serve: Serve, page: Page) -> No
     await expect(page.get_by_role("article")).to_have_attribute("aria-busy", "true")
     await expect(page.get_by_role("status")).to_have_text("Answering…")
     gate.set()
-    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
-    await expect(page.get_by_role("article")).to_have_attribute("aria-busy", "false")
+    await answered(page, "the first half and the second.")
     await expect(page.get_by_role("status")).to_have_text("The answer is complete.")
 
 
@@ -87,7 +92,7 @@ async def test_a_cut_connection_loses_nothing(serve: Serve, page: Page, complain
         relay.broken = False
         await expect(page.get_by_text("Connection lost, reconnecting…")).to_be_hidden()
         gate.set()
-        await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+        await answered(page, "the first half and the second.")
     assert len(backend.prompts) == 1
     assert all("Failed to load resource" in complaint for complaint in complaints)
     complaints.clear()
@@ -102,9 +107,9 @@ async def test_a_reload_continues_the_answer_where_it_was(serve: Serve, page: Pa
     await page.reload()
     await expect(page.locator(".answer")).to_have_text("the first half")
     gate.set()
-    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+    await answered(page, "the first half and the second.")
     await page.reload()
-    await expect(page.locator(".answer")).to_have_text("the first half and the second.")
+    await answered(page, "the first half and the second.")
     assert len(backend.prompts) == 1
 
 
@@ -118,7 +123,7 @@ async def test_a_token_that_is_missing_or_refused_is_asked_for(
     await expect(page.get_by_role("dialog")).to_be_visible()
     await page.get_by_label("Token").fill(site.token)
     await page.keyboard.press("Enter")
-    await expect(page.locator(".answer")).to_have_text("Welcome.")
+    await answered(page, "Welcome.")
     await expect(page.get_by_role("dialog")).to_be_hidden()
     assert len(complaints) == 1
     assert "401" in complaints.pop()
@@ -128,7 +133,7 @@ async def test_the_token_stays_out_of_every_address(serve: Serve, page: Page) ->
     site = await serve(ScriptedBackend(words("Yes.")))
     await page.goto(site.link)
     await ask(page)
-    await expect(page.locator(".answer")).to_have_text("Yes.")
+    await answered(page, "Yes.")
     assert page.url == site.url
     assert len(site.requests) > 4
     assert not [address for address in site.requests if site.token in address]
@@ -142,7 +147,7 @@ async def test_a_failure_is_a_sentence_and_can_be_tried_again(serve: Serve, page
     await expect(page.locator(".failure")).to_contain_text("The answer failed. The model broke off.")
     await expect(page.locator(".answer")).to_have_text("It")
     await page.get_by_role("button", name="Try again").click()
-    await expect(page.locator(".answer")).to_have_text("It works.")
+    await answered(page, "It works.")
     await expect(page.locator(".failure")).to_be_hidden()
 
 
@@ -157,7 +162,7 @@ async def test_a_server_that_is_gone_is_a_sentence_and_can_be_tried_again(
         await expect(page.locator(".failure")).to_contain_text("The server can’t be reached.")
         relay.broken = False
         await page.get_by_role("button", name="Try again").click()
-        await expect(page.locator(".answer")).to_have_text("Here again.")
+        await answered(page, "Here again.")
     assert all("Failed to load resource" in complaint for complaint in complaints)
     complaints.clear()
 
@@ -214,11 +219,11 @@ async def test_a_conversation_is_one_session_until_a_new_one_is_begun(serve: Ser
     await page.goto(site.link)
     for question in ("one", "two"):
         await ask(page, question)
-        await expect(page.locator(".answer").last).to_have_text(f"You said {question}.")
+        await answered(page, f"You said {question}.")
     await page.get_by_role("button", name="New conversation").click()
     await expect(page.get_by_role("article")).to_have_count(0)
     await ask(page, "three")
-    await expect(page.locator(".answer")).to_have_text("You said three.")
+    await answered(page, "You said three.")
     sessions = [run.session_id for run in await runs(site)]
     assert sessions[0] == sessions[1] != sessions[2]
 
@@ -238,7 +243,7 @@ async def test_an_input_method_may_use_enter_for_itself(serve: Serve, page: Page
     await expect(box).to_have_value("怎样继续？")
     await expect(page.get_by_role("article")).to_have_count(0)
     await page.keyboard.press("Enter")
-    await expect(page.locator(".answer")).to_have_text("答：怎样继续？")
+    await answered(page, "答：怎样继续？")
     await expect(page.get_by_role("button", name="提问")).to_be_visible()
 
 
