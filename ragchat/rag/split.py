@@ -169,7 +169,7 @@ def _markdown_blocks(text: str) -> Iterator[_Block]:
     if text[:first].strip():
         yield _Block(0, first)
     ends = [start for _, _, start in openings[1:]] + [len(text)]
-    for (index, token, start), end in zip(openings, ends, strict=True):
+    for (index, token, start), end in zip(openings, ends, strict=False):
         if token.type == "heading_open":
             yield _Block(start, end, level=int(token.tag[1]), title=_plain(tokens[index + 1]))
         else:

@@ -1,0 +1,150 @@
+"""How a text is cut along its own structure."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragchat.rag.analyse import count_tokens
+from ragchat.rag.split import Piece, Text, sentences, split
+
+GUIDE = """\
+# Guide
+
+Welcome.
+
+## Install
+
+Run this:
+
+```sh
+# not a heading
+pip install it
+```
+
+### Upgrade
+
+#### From version one
+
+Remove the old one first.
+
+## Use
+
+Ask.
+"""
+
+lines = st.lists(
+    st.sampled_from(
+        [
+            "# One",
+            "## Two",
+            "text with some words.",
+            "中文句子。另一个！",
+            "- item",
+            "```",
+            "",
+            "| a | b |",
+            "> quote",
+            "x" * 90,
+        ]
+    )
+    | st.text(max_size=40),
+    max_size=30,
+).map("\n".join)
+
+
+def cut(text: str, limit: int = 100) -> list[Piece]:
+    return split(Text(text=text, markdown=True), limit)
+
+
+def words(count: int) -> str:
+    return " ".join(f"w{number}" for number in range(count))
+
+
+@given(lines, st.booleans(), st.integers(1, 40))
+def test_nothing_is_lost_and_positions_tell_where_it_was(text: str, markdown: bool, limit: int) -> None:
+    covered = [character.isspace() for character in text]
+    pieces = split(Text(text=text, markdown=markdown), limit)
+    for piece in pieces:
+        assert piece.text == text[piece.start : piece.end] == piece.text.strip() != ""
+        covered[piece.start : piece.end] = [True] * len(piece.text)
+    assert all(covered)
+    assert [piece.start for piece in pieces] == sorted(piece.start for piece in pieces)
+
+
+@given(lines, st.booleans(), st.integers(1, 40))
+def test_no_piece_is_larger_than_the_limit(text: str, markdown: bool, limit: int) -> None:
+    assert all(count_tokens(piece.text) <= limit for piece in split(Text(text=text, markdown=markdown), limit))
+
+
+def test_every_section_is_a_piece_under_the_path_of_its_headings() -> None:
+    assert [(piece.headings, piece.text.splitlines()[0]) for piece in cut(GUIDE)] == [
+        ((), "# Guide"),
+        (("Guide",), "## Install"),
+        (("Guide", "Install"), "### Upgrade"),
+        (("Guide",), "## Use"),
+    ]
+
+
+def test_headings_without_text_between_stay_with_the_text_below() -> None:
+    upgrade = cut(GUIDE)[2]
+    assert upgrade.text == "### Upgrade\n\n#### From version one\n\nRemove the old one first."
+
+
+def test_the_path_is_part_of_what_is_indexed_and_shown() -> None:
+    assert cut(GUIDE)[2].content.startswith("Guide > Install\n\n### Upgrade")
+    assert cut("No heading.")[0].content == "No heading."
+
+
+def test_a_long_section_repeats_its_heading_in_the_path() -> None:
+    pieces = cut(f"# Long\n\n{words(60)}\n\n{words(60)}")
+    assert [piece.headings for piece in pieces] == [(), ("Long",)]
+
+
+def test_code_is_not_read_as_headings_and_not_cut_when_it_fits() -> None:
+    install = cut(GUIDE)[1]
+    assert "```sh\n# not a heading\npip install it\n```" in install.text
+
+
+def test_paragraphs_stay_whole_when_they_fit() -> None:
+    first, second = words(60), words(70)
+    assert [piece.text for piece in cut(f"{first}\n\n{second}")] == [first, second]
+
+
+def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last_short_one() -> None:
+    long_one = f"{words(55)}. "
+    pieces = cut(f"{long_one}Short it is. {long_one.capitalize()}{long_one.capitalize()}".strip())
+    assert pieces[1].text.startswith("Short it is. W0")
+    assert pieces[0].end > pieces[1].start
+
+
+def test_chinese_is_cut_at_its_own_full_stops() -> None:
+    sentence = "这是一个很长的句子用来测试切分。"
+    pieces = cut(sentence * 20, 64)
+    assert all(piece.text.endswith("。") for piece in pieces)
+
+
+def test_text_without_words_is_cut_too() -> None:
+    assert max(len(piece.text) for piece in cut("." * 100_000)) <= 100 * 16
+
+
+def test_every_page_that_a_piece_touches_is_named() -> None:
+    text = Text(text="First page.\n\nSecond page.\n\n", pages=(0, 13))
+    assert split(text, 100)[0].positions == ((1, 0, 13), (2, 13, 25))
+    assert [piece.positions for piece in split(text, 2)] == [((1, 0, 11),), ((2, 13, 25),)]
+    assert cut("No pages.")[0].positions == ((0, 0, 9),)
+
+
+def test_sentences_end_where_a_reader_sees_the_end() -> None:
+    text = 'Dr. Li paid 3.5 dollars! "Really?" he said. 中文。还有“引用。”第三；end'
+    assert [text[start:end] for start, end in sentences(text)] == [
+        "Dr. Li paid 3.5 dollars!", '"Really?" he said.', "中文。", "还有“引用。”", "第三；", "end",
+    ]  # fmt: skip
+
+
+@given(st.text())
+def test_sentences_never_lose_a_character(text: str) -> None:
+    covered = [character.isspace() for character in text]
+    for start, end in sentences(text):
+        covered[start:end] = [True] * (end - start)
+    assert all(covered)
