@@ -38,7 +38,9 @@ def _files(folder: Path, *patterns: str) -> set[str]:
 
 def test_the_wheel_has_every_file_and_nothing_else(wheel: Path) -> None:
     expected = {f"ragchat/{name}" for name in _files(ROOT / "ragchat", "*.py", "py.typed")}
-    expected |= {f"ragchat/web/{name}" for name in _files(ROOT / "ragchat/web", "*.html", "*.js", "*.css")}
+    expected |= {
+        f"ragchat/web/{name}" for name in _files(ROOT / "ragchat/web", "*.*") if "__pycache__" not in name
+    }
     expected |= {f"ragchat/migrations/{name}" for name in _files(ROOT / "migrations", "*.py")}
     expected |= {f"ragchat/docs/{name}" for name in _files(ROOT / "docs", "*.py", "*.md")}
     with zipfile.ZipFile(wheel) as archive:
