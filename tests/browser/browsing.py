@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.async_api import Browser, async_playwright
 from quart import Quart, request
 
@@ -21,6 +19,7 @@ from ragchat.backends.contract import Backend
 from ragchat.blueprint import RagChat
 from ragchat.rag.contract import Retriever
 from ragchat.settings import Settings
+from tests.services import missing
 
 _ARGUMENTS = (
     "--no-sandbox",
@@ -56,8 +55,7 @@ async def chromium() -> AsyncIterator[Browser]:
     """The installed Chromium; without one the test is skipped, or fails where it has to be there."""
     executable = shutil.which("chromium")
     if executable is None:
-        message = "there is no `chromium` on the PATH"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        missing("Chromium", FileNotFoundError("there is no `chromium` on the PATH"))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
         yield browser
