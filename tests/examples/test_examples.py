@@ -92,17 +92,25 @@ async def assert_page_cites(page: Page) -> None:
     assert "protocol.md" in [sources[int(number)] for number in re.findall(r"\[ID:(\d+)\]", text)]
 
 
+async def announced(log: asyncio.StreamReader) -> str:
+    """The address that Hypercorn says it runs on."""
+    seen = ""
+    while line := (await log.readline()).decode():
+        seen += line
+        if found := re.search(r"Running on (\S+)", line):
+            return found[1]
+    raise AssertionError(seen)
+
+
 async def test_mounted_app(tmp_path: Path) -> None:
     """The host's own users ask, strangers do not, and the host's own pages stay its own."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:0", f"file:{EXAMPLES / 'mounted_app.py'}:app",
+        sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:0", f"{EXAMPLES / 'mounted_app.py'}:app",
         cwd=tmp_path, env=environment(), stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     try:
-        url = ""
-        while not url:
-            url = re.sub(r".*Running on (\S+).*|.*", r"\1", (await process.stderr.readline()).decode().strip())
+        url = await announced(process.stderr)
         question = {"chat_id": "default", "question": QUESTION}
         async with httpx.AsyncClient(base_url=url, timeout=30, follow_redirects=True) as browser:
             refused = await browser.get("/assistant/v1/conversation/completion", params=question)
