@@ -1,6 +1,6 @@
 """What reading a model's stream costs: ragchat's backend beside other ways of doing it.
 
-    python benchmarks/backend.py [--streams 100] [--chunks 150] [--rounds 5]
+    python benchmarks/backend.py [--streams 100] [--chunks 300] [--rounds 4]
 
 A server in a process of its own sends every stream one chunk per tick, as a model would. The reader's CPU
 time (user and system) per chunk is measured, each row in turn, several rounds, and the medians are set in
@@ -31,7 +31,7 @@ from ragchat.backends.contract import Prompt, Turn
 from ragchat.backends.openai import OpenAIBackend
 from ragchat.events import Token
 
-TICK = 0.02
+TICK = 0.01
 WORD = " word"
 QUESTION = json.dumps({"model": "m", "messages": [{"role": "user", "content": "q"}], "stream": True}).encode()
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -221,8 +221,8 @@ async def measure(name: str, base_url: str, streams: int, chunks: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=int, default=100)
-    parser.add_argument("--chunks", type=int, default=150)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
     ours, theirs = multiprocessing.Pipe()
     arguments = (theirs, options.streams, options.chunks)

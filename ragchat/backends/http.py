@@ -5,8 +5,8 @@ and ambient credentials are nothing for a request that carries a key. Three thin
 
 * *Slots.* At most ``max_connections`` requests are under way; the rest wait. aiohttp's pool itself has no
   limit, so that nothing can leak out of it.
-* *Time.* Only waiting counts, and only what a backend calls progress winds the clock up again: a server
-  that sends nothing but keep-alive comments is a silent one.
+* *Time.* Only what a backend calls progress winds the clock up again: a server that sends nothing but
+  keep-alive comments is a silent one.
 * *Closing.* Leaving `Upstream.request`, in whatever way, closes the connection unless the answer was read
   to its end. aiohttp does so before it first waits, hence a second cancellation can't get in between.
 
@@ -21,10 +21,9 @@ import base64
 import email.utils
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Final, cast
 
 import aiohttp
 import httpx
@@ -33,8 +32,6 @@ from httpx_aiohttp import AiohttpTransport
 
 from ragchat.errors import BackendBusyError, BackendError
 from ragchat.settings import PREFIX
-
-_T = TypeVar("_T")
 
 _KEEP_ALIVE: Final = 4.0
 """Seconds for which an idle connection is kept: less than the 5 after which many servers close theirs."""
@@ -49,43 +46,80 @@ _REASON_CHARS: Final = 300
 _BUSY: Final = frozenset({408, 425, 429, 503, 529})
 """Statuses that say "later", not "never"; 529 is what overloaded model servers made up."""
 
+_LONGEST_ALARM: Final = 60.0
+"""Seconds after which it is looked at, at the latest, whether a server is overdue."""
+
 _FAILURES: Final = (httpx.HTTPError, aiohttp.ClientError, OSError)
 """All that sending and reading may raise: HTTPX's transport translates only some of aiohttp's errors."""
 
 
 class Reply:
-    """An answer whose status is 2xx and whose body is still coming."""
+    """An answer whose body is still coming: iterate it for the bytes as they come.
 
-    def __init__(self, upstream: Upstream, response: httpx.Response, patience: Patience) -> None:
+    It is watched. Whoever reads gets an error when the server takes longer than `allow` said, and the time
+    goes on whatever comes: only another `allow` says that it was worth waiting for. A watched read costs
+    nothing that way; `asyncio.timeout` would set a timer for each.
+    """
+
+    def __init__(self, upstream: Upstream, response: httpx.Response, seconds: float) -> None:
         self._upstream = upstream
-        # aiter_raw() would put one more generator between every read and us
-        self._chunks = cast(httpx.AsyncByteStream, response.stream).__aiter__()
-        self._patience = patience
+        self._response = response
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + seconds
+        self._alarm = self._set_alarm()
+        self._closing: asyncio.Task[None] | None = None
+        self.status = response.status_code
+        self.headers = response.headers
         self.media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        # aiter_raw() would put one more generator between every read and us
+        return cast(httpx.AsyncByteStream, self._response.stream).__aiter__()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the server took too long."""
+        return self._closing is not None
+
     def allow(self, seconds: float) -> None:
-        """From now on, no more than ``seconds`` may be spent in `read` until this is called again."""
-        self._patience.allow(seconds)
+        """What matters must come within ``seconds`` from now."""
+        self._deadline = self._loop.time() + seconds
+        if self._deadline < self._alarm.when():
+            self._alarm.cancel()
+            self._alarm = self._set_alarm()
 
-    def read(self) -> Awaitable[bytes]:
-        """The next bytes as they came from the network; empty at the end.
+    def pause(self) -> None:
+        """Stop the clock until the next `allow`: it is not the server that we wait for."""
+        self._deadline = math.inf
 
-        What it raises is for `Upstream.request` to explain.
-        """
-        return self._patience.wait(anext(self._chunks, b""))
-
-    async def read_all(self, limit: int) -> bytes:
+    async def read(self, limit: int) -> bytes:
         """The whole body.
 
         Raises:
             BackendError: it has more than ``limit`` bytes.
         """
         body = bytearray()
-        while data := await self.read():
+        async for data in self:
             body += data
             if len(body) > limit:
                 raise self._upstream.error(f"sent more than {limit} bytes")
         return bytes(body)
+
+    async def close(self) -> None:
+        """Close the connection, or give it back if the body was read to its end."""
+        self._alarm.cancel()
+        await self._response.aclose()
+
+    def _set_alarm(self) -> asyncio.TimerHandle:
+        latest = self._loop.time() + _LONGEST_ALARM
+        return self._loop.call_at(min(self._deadline, latest), self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() < self._deadline:
+            self._alarm = self._set_alarm()
+        else:
+            # wakes the reader with an error; aiohttp does it before it first waits
+            self._closing = self._loop.create_task(self._response.aclose())
 
 
 class Upstream:
@@ -134,18 +168,14 @@ class Upstream:
             BackendBusyError: it wants to be asked later.
         """
         async with self._slots:
-            with Patience(self._idle_timeout) as patience:
-                try:
-                    request = self._request(method, path, body)
-                    response = await patience.wait(self._transport.handle_async_request(request))
-                    try:
-                        reply = Reply(self, response, patience)
-                        await self._accept(response, reply)
-                        yield reply
-                    finally:
-                        await response.aclose()
-                except _FAILURES as error:
-                    raise self.explain(error) from None
+            reply = await self._send(self._request(method, path, body))
+            try:
+                await self._accept(reply)
+                yield reply
+            except _FAILURES as error:
+                raise self.explain(TimeoutError() if reply.overdue else error) from None
+            finally:
+                await reply.close()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -220,11 +250,19 @@ class Upstream:
             return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
         return {}
 
-    async def _accept(self, response: httpx.Response, reply: Reply) -> None:
-        if not response.is_success:
-            retry_after = _seconds(response.headers.get("retry-after", ""))
-            raise self.refused(response.status_code, await _problem(reply), retry_after)
-        if response.headers.get("content-encoding", "identity") != "identity":
+    async def _send(self, request: httpx.Request) -> Reply:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                response = await self._transport.handle_async_request(request)
+        except _FAILURES as error:
+            raise self.explain(error) from None
+        return Reply(self, response, self._idle_timeout)
+
+    async def _accept(self, reply: Reply) -> None:
+        if not 200 <= reply.status < 300:
+            retry_after = _seconds(reply.headers.get("retry-after", ""))
+            raise self.refused(reply.status, await _problem(reply), retry_after)
+        if reply.headers.get("content-encoding", "identity") != "identity":
             raise self.error("compresses its answers although we ask it not to")
 
     def _sentence(self, what: str, remedy: str) -> str:
@@ -238,75 +276,10 @@ class Upstream:
         return f": {text[:_REASON_CHARS].rstrip('.')}" if text else ""
 
 
-class Patience:
-    """How long we wait for somebody: at most so many seconds in `wait`, all calls together, until `allow`.
-
-    What `asyncio.timeout` does, without a timer of its own for every read.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._left = seconds
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._waiting: asyncio.Task[Any] | None = None
-        self._over = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def allow(self, seconds: float) -> None:
-        """Forget the time that was spent; there are ``seconds`` from here."""
-        self._left = seconds
-
-    async def wait(self, awaitable: Awaitable[_T]) -> _T:
-        """What ``awaitable`` gives.
-
-        Raises:
-            TimeoutError: the time is used up; ``awaitable`` was cancelled.
-        """
-        begun = self._loop.time()
-        self._deadline = begun + self._left
-        if self._timer is None or self._deadline < self._timer.when():
-            self._set_timer()
-        task = self._waiting = cast("asyncio.Task[Any]", asyncio.current_task())
-        cancelling = task.cancelling()
-        try:
-            return await awaitable
-        except asyncio.CancelledError:
-            if self._over and task.uncancel() <= cancelling:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._waiting = None
-            self._left -= self._loop.time() - begun
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._waiting is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._set_timer()
-        else:
-            self._over = True
-            self._waiting.cancel()
-
-
 async def _problem(reply: Reply) -> object:
     reply.allow(_REFUSAL_SECONDS)
     try:
-        return msgspec.json.decode(await reply.read_all(_REFUSAL_BYTES))
+        return msgspec.json.decode(await reply.read(_REFUSAL_BYTES))
     except (*_FAILURES, BackendError, ValueError, RecursionError):
         return None  # a page of HTML, or none at all: the status has to do
 

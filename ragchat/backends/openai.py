@@ -83,15 +83,17 @@ class OpenAIBackend:
         try:
             async with self._upstream.request("POST", "/chat/completions", self._question(prompt)) as reply:
                 if reply.media_type == "application/json":  # asked for a stream, some gateways send none
-                    for piece in completion.whole(await reply.read_all(_MAX_BODY_BYTES)):
+                    for piece in completion.whole(await reply.read(_MAX_BODY_BYTES)):
                         yield piece
                 elif reply.media_type == "text/html":
                     raise self._upstream.error("answers with a web page", remedy="its address may lack a /v1")
                 else:
-                    while data := await reply.read():
+                    async for data in reply:
                         heard = completion.heard
-                        for piece in completion.feed(data):
-                            yield piece
+                        if pieces := completion.feed(data):
+                            reply.pause()  # whoever takes them may take their time
+                            for piece in pieces:
+                                yield piece
                         if completion.failure is not None:
                             break
                         if completion.heard > heard:
@@ -111,7 +113,7 @@ class OpenAIBackend:
         """
         where = f"{self.name}: {self._upstream.address} answers"
         async with self._upstream.request("GET", "/models") as reply:
-            body = await reply.read_all(_MAX_BODY_BYTES)
+            body = await reply.read(_MAX_BODY_BYTES)
         try:
             models = msgspec.json.decode(body, type=_Models)
         except (ValueError, RecursionError):
@@ -205,7 +207,10 @@ class Completion:
             return
         if message.event == b"error":
             raise self._reported(_problem(message.data))
-        chunk = self._decode(message.data)
+        try:
+            chunk = _decode_chunk(message.data)
+        except (ValueError, RecursionError):
+            chunk = self._decode_repaired(message.data)
         if chunk.error is not None or chunk.object == "error":
             raise self._reported(_problem(message.data))
         if chunk.usage is not None:
@@ -247,12 +252,6 @@ class Completion:
             pieces.append(ToolCall(call.id or f"call_{number}", call.name, arguments))
         return [*pieces, Finish(self._reason, self._usage)]
 
-    def _decode(self, data: bytes) -> _Chunk:
-        try:
-            return _decode_chunk(data)
-        except (ValueError, RecursionError):
-            return self._decode_repaired(data)
-
     def _decode_repaired(self, data: bytes) -> _Chunk:
         try:
             return _decode_chunk(_repaired(data))
@@ -267,31 +266,31 @@ class Completion:
         return self._upstream.refused(_status(problem), problem)
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
 
 
-class _Fragment(msgspec.Struct):
+class _Fragment(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[_Fragment] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -305,7 +304,7 @@ class _Usage(msgspec.Struct):
         )
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -358,12 +357,13 @@ class _Content:
 
     def __init__(self) -> None:
         self._held = ""
-        self._split: Callable[[str], list[Piece]] = self._begin
+        self._split: Callable[[str], list[Piece]] | None = self._begin  # None: all that comes is the answer
 
     def split(self, text: str) -> list[Piece]:
         """``text`` as tokens and thoughts; some of it may be held back."""
-        if self._held:
-            text, self._held = self._held + text, ""
+        if self._split is None:
+            return [Token(text)]
+        text, self._held = self._held + text, ""
         return self._split(text)
 
     def held(self) -> list[Piece]:
@@ -381,7 +381,7 @@ class _Content:
         if self._OPEN.startswith(start) and len(text) <= self._MAX_HELD:
             self._held = text
             return []
-        self._split = self._answer
+        self._split = None
         return [Token(text)]
 
     def _think(self, text: str) -> list[Piece]:
@@ -399,10 +399,7 @@ class _Content:
         text = text.lstrip("\n")
         if not text:
             return []
-        self._split = self._answer
-        return [Token(text)]
-
-    def _answer(self, text: str) -> list[Piece]:
+        self._split = None
         return [Token(text)]
 
 

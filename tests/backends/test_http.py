@@ -11,15 +11,22 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ragchat.backends.http import Patience, Upstream
+from ragchat.backends.http import Upstream
 from ragchat.errors import BackendBusyError, BackendError
 from tests.fakes.model_server import Act, ModelServer
 
 KEY = "sk-canary-7f3a"
 
 
-def upstream(base_url: str, *, key: str = KEY, connect_timeout: float = 10) -> Upstream:
-    return Upstream("dify", base_url, key=key, max_connections=1, connect_timeout=connect_timeout, idle_timeout=5)
+def upstream(base_url: str, *, key: str = KEY, connect_timeout: float = 10, idle_timeout: float = 10) -> Upstream:
+    return Upstream(
+        "dify",
+        base_url,
+        key=key,
+        max_connections=1,
+        connect_timeout=connect_timeout,
+        idle_timeout=idle_timeout,
+    )
 
 
 async def failure(there: Upstream) -> BackendError:
@@ -188,50 +195,48 @@ async def test_a_body_beyond_the_limit_is_refused(server: ModelServer) -> None:
     there = upstream(server.base_url)
     async with there.request("GET", "/thing") as reply:
         with pytest.raises(BackendError, match="sent more than 8 bytes"):
-            await reply.read_all(8)
+            await reply.read(8)
     await server.closed(0)
     await there.close()
 
 
-async def test_patience_is_spent_by_all_waits_together() -> None:
-    """Were each wait given the whole time, this would never end."""
-    with Patience(0.05) as patience, pytest.raises(TimeoutError):
-        while True:
-            await patience.wait(asyncio.sleep(0.01))
+async def test_time_goes_on_whatever_comes(server: ModelServer) -> None:
+    """Were the clock wound up by every byte, this would never end."""
+    server.script(Act.COMMENTS)
+    there = upstream(server.base_url, idle_timeout=0.1)
+    with pytest.raises(BackendError, match="sent nothing for"):
+        async with there.request("GET", "/thing") as reply:
+            async for _ in reply:
+                pass
+    await server.closed(0)
+    await there.close()
 
 
-async def test_patience_can_be_renewed() -> None:
-    """Twice the time it had at first has passed before it is used up."""
+async def test_time_can_be_allowed(server: ModelServer) -> None:
+    """More of it, as often as a backend likes, and then less."""
+    server.script(Act.COMMENTS)
+    there = upstream(server.base_url, idle_timeout=0.5)
     loop = asyncio.get_running_loop()
-    with Patience(0.5) as patience:
-        begun = loop.time()
-        while loop.time() < begun + 1:
-            patience.allow(0.5)
-            await patience.wait(asyncio.sleep(0.01))
-        patience.allow(0.01)
-        with pytest.raises(TimeoutError):
-            await patience.wait(asyncio.Event().wait())
+    begun = loop.time()
+    with pytest.raises(BackendError, match="sent nothing"):
+        async with there.request("GET", "/thing") as reply:
+            async for _ in reply:
+                reply.allow(0.5 if loop.time() < begun + 1 else 0)
+    assert loop.time() > begun + 1
+    await there.close()
 
 
-async def test_patience_is_not_spent_while_nobody_waits() -> None:
-    """A reader that pauses does not hold its own pause against the server."""
-    with Patience(0.5) as patience:
-        await patience.wait(asyncio.sleep(0))
+async def test_our_own_pauses_do_not_count(server: ModelServer) -> None:
+    """A reader that takes its time does not hold that against the server."""
+    release = asyncio.Event()
+    server.script(b"one", release, b"two")
+    there = upstream(server.base_url, idle_timeout=0.5)
+    async with there.request("GET", "/thing") as reply:
+        chunks = aiter(reply)
+        assert await anext(chunks) == b"one"
+        reply.pause()
         await asyncio.sleep(0.6)
-        assert await patience.wait(asyncio.sleep(0.01, "here")) == "here"
-
-
-async def test_a_cancellation_is_no_timeout() -> None:
-    """Whoever is cancelled from outside sees just that, and a timeout leaves no cancellation behind."""
-    with Patience(0.01) as patience:
-        with pytest.raises(TimeoutError):
-            await patience.wait(asyncio.Event().wait())
-        task = asyncio.current_task()
-        assert task is not None
-        assert task.cancelling() == 0
-    with Patience(60) as patience:
-        waiting = asyncio.create_task(patience.wait(asyncio.Event().wait()))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait({waiting})
-        assert waiting.cancelled()
+        reply.allow(0.5)
+        release.set()
+        assert await anext(chunks) == b"two"
+    await there.close()

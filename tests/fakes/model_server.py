@@ -221,6 +221,7 @@ class _Connection(asyncio.Protocol):
                 case Act.HANG:
                     await asyncio.Event().wait()
                 case Act.COMMENTS:
+                    self._transport.write(head)
                     while True:
                         self._transport.write(_framed(b": keep-alive\n\n"))
                         await asyncio.sleep(0.01)
