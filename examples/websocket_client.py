@@ -6,7 +6,6 @@
 Nothing of ragchat is needed on this side. Where the service is, RAGCHAT_URL says.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -20,8 +19,7 @@ TOKEN = os.environ["RAGCHAT_TOKEN"]
 def main(question: str) -> int:
     """Print the answer as it grows, then the documents it cites. The result is the exit code."""
     socket = websocket.create_connection(f"{URL}/v1/ws/chat", header={"Authorization": f"Bearer {TOKEN}"})
-    with contextlib.suppress(BrokenPipeError):  # who is refused is told why before it can ask; read on
-        socket.send(json.dumps({"type": "chat", "chat_id": "default", "question": question}))
+    socket.send(json.dumps({"type": "chat", "chat_id": "default", "question": question}))
     reference = {}
     while True:
         frame = json.loads(socket.recv())

@@ -19,9 +19,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 RIGHT_PASSAGE = "Last-Event-ID"
 
 
-def run(*command: str | Path, service: Service, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, service: Service, question: str = QUESTION) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*map(str, command), QUESTION], env=environment(**{**service.variables, **variables}),
+        [*map(str, command), question], env=environment(**service.variables),
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
 
@@ -51,10 +51,10 @@ def test_websocket_client(service: Service) -> None:
     assert documents.endswith("× protocol.md")
 
 
-def test_websocket_client_says_why_it_was_refused(service: Service) -> None:
-    result = run(sys.executable, EXAMPLES / "websocket_client.py", service=service, RAGCHAT_TOKEN="wrong")
-    assert result.returncode == 1
-    assert result.stderr.startswith("Error 401: ")
+def test_websocket_client_says_why_a_question_was_refused(service: Service) -> None:
+    result = run(sys.executable, EXAMPLES / "websocket_client.py", service=service, question=" ")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error 400: The `question` is empty.")
 
 
 def test_curl(service: Service) -> None:
