@@ -53,10 +53,13 @@ class MessageReader:
         Raises:
             MessageTooLongError: a line or a message exceeds the limit; the reader is of no use after that.
         """
-        lines = self._lines(received)
+        if self._after_cr or b"\r" in received:
+            received = self._with_line_feeds(received)
+        lines = received.split(b"\n")
         unfinished = lines.pop()
-        for end in lines:
-            line = self._finished(end) if self._line or self._first else end
+        if lines and (self._line or self._first):
+            lines[0] = self._finished(lines[0])
+        for line in lines:
             if line[:6] == b"data: ":  # what nearly all lines are
                 self._append(line[6:])
             elif message := self._take(line) if line else self._dispatch():
@@ -69,14 +72,13 @@ class MessageReader:
         """Yield what the end of the stream left unfinished."""
         return self.feed(b"\n\n")
 
-    def _lines(self, received: bytes) -> list[bytes]:
-        if self._after_cr and received:
+    def _with_line_feeds(self, received: bytes) -> bytes:
+        if not received:
+            return received
+        if self._after_cr:  # the second half of a CRLF ends no other line
             received = received.removeprefix(b"\n")
-            self._after_cr = False
-        if b"\r" in received:
-            self._after_cr = received.endswith(b"\r")
-            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return received.split(b"\n")
+        self._after_cr = received.endswith(b"\r")
+        return received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _finished(self, end: bytes) -> bytes:
         line = bytes(self._line) + end

@@ -15,6 +15,7 @@ STREAMS = {
     b"data:one\n\ndata:  two\n\n": [Message(b"one"), Message(b" two")],
     b"data: one\r\n\r\ndata: two\r\rdata: three\n\n": [Message(b"one"), Message(b"two"), Message(b"three")],
     b"data: one\r\ndata: two\r\n\r\n": [Message(b"one\ntwo")],
+    b"data: one\r\n\ndata: two\n\r\ndata: three\r\r\n": [Message(b"one"), Message(b"two"), Message(b"three")],
     b"data\ndata\n\ndata\n\n": [Message(b"\n")],
     b"\xef\xbb\xbfdata: one\n\n": [Message(b"one")],
     b"\xef\xbb\xbf\xef\xbb\xbfdata: one\n\n": [],
