@@ -1,0 +1,112 @@
+"""SIGTERM while answers stream: clients are told, what was said is saved, and the process ends with 0."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from ragchat.sse import MessageReader
+from tests.fakes.model_server import Act, ModelServer, delta, sse
+from tests.live import ask, decode
+from tests.service import Service, serving
+
+ROUTE = "/v1/conversation/completion"
+
+
+async def finish(service: Service) -> int:
+    return await asyncio.to_thread(service.process.wait, 20)
+
+
+def saved(folder: Path) -> list[str]:
+    with sqlite3.connect(folder / ".ragchat" / "ragchat.db") as database:
+        return [row[0] for row in database.execute("SELECT content FROM ragchat_message WHERE role = 'assistant'")]
+
+
+async def test_everybody_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    """An idle socket, a socket and a stream in the middle of an answer, and a client that never reads."""
+    async with ModelServer() as model:
+        model.only(sse(delta("half an answer")), Act.HANG)
+        settings = {
+            "RAGCHAT_OPENAI_BASE_URL": model.base_url, "RAGCHAT_OPENAI_MODEL": "m", "RAGCHAT_DRAIN_TIMEOUT": "0.3",
+        }  # fmt: skip
+        with serving(tmp_path, **settings) as service:
+            headers = {"Authorization": f"Bearer {service.token}"}
+            url = service.url.replace("http://", "ws://") + "/v1/ws/chat"
+            async with (
+                connect(url, additional_headers=headers, proxy=None) as idle,
+                connect(url, additional_headers=headers, proxy=None) as busy,
+                httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20, trust_env=False) as http,
+                http.stream("POST", ROUTE, json=ask()) as response,
+            ):
+                reader, chunks = MessageReader(), response.aiter_raw()
+                while not list(reader.feed(await anext(chunks))):
+                    pass
+                await busy.send(json.dumps(ask()))
+                await busy.recv()
+                _, never_reads = await never_reading(service, headers)
+                await model.received(3)
+                service.process.send_signal(signal.SIGTERM)
+
+                rest = [decode(message.data) async for chunk in chunks for message in reader.feed(chunk)]
+                assert [frame["code"] for frame in rest] == [503, 0, 0]
+                assert rest[-1]["data"] is True
+                assert decode(await busy.recv())["code"] == 503
+                await asyncio.gather(idle.wait_closed(), busy.wait_closed())
+                assert (idle.close_code, busy.close_code) == (1012, 1012)
+            assert await finish(service) == 0
+            never_reads.close()
+    assert saved(tmp_path) == ["half an answer"] * 3
+
+
+async def never_reading(
+    service: Service, headers: dict[str, str]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that asks and then reads nothing."""
+    host, _, port = service.url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+    body = json.dumps(ask())
+    lines = [
+        f"POST {ROUTE} HTTP/1.1", f"Host: {host}", f"Authorization: {headers['Authorization']}",
+        f"Content-Length: {len(body)}", "", body,
+    ]  # fmt: skip
+    writer.write("\r\n".join(lines).encode())
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_idle_service_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path) as service:
+        service.process.send_signal(number)
+        assert await finish(service) == 0
+
+
+async def test_answers_that_finish_in_time_are_not_interrupted(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with ModelServer() as model:
+        model.only(sse(delta("the whole ")), gate, sse(delta("answer"), "[DONE]"))
+        settings = {
+            "RAGCHAT_OPENAI_BASE_URL": model.base_url, "RAGCHAT_OPENAI_MODEL": "m", "RAGCHAT_DRAIN_TIMEOUT": "15",
+        }  # fmt: skip
+        with serving(tmp_path, **settings) as service:
+            headers = {"Authorization": f"Bearer {service.token}"}
+            async with (
+                httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20, trust_env=False) as http,
+                http.stream("POST", ROUTE, json=ask()) as response,
+            ):
+                reader, chunks = MessageReader(), response.aiter_raw()
+                while not list(reader.feed(await anext(chunks))):
+                    pass
+                service.process.send_signal(signal.SIGTERM)
+                gate.set()
+                rest = [decode(message.data) async for chunk in chunks for message in reader.feed(chunk)]
+                assert [frame["code"] for frame in rest] == [0] * len(rest)
+            assert await finish(service) == 0
+    assert saved(tmp_path) == ["the whole answer"]
