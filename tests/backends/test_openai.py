@@ -38,6 +38,7 @@ ANSWERS: dict[str, list[Piece]] = {
     ],
     "azure_first_chunk_without_choices.sse": HELLO,
     "no_usage_only_done.sse": HELLO,
+    "words_after_done.sse": HELLO,
     "only_finish_reason.sse": HELLO,
     "usage_after_finish_without_done.sse": [
         Token("Hello"),
@@ -60,6 +61,7 @@ ANSWERS: dict[str, list[Piece]] = {
     "surrogate_torn_apart.sse": [Token("a??b"), Finish()],
     "tool_calls.sse": [FOUND, READ, Finish()],
     "tool_calls_interleaved.sse": [FOUND, READ, Finish()],
+    "tool_calls_interleaved_by_id.sse": [FOUND, READ, Finish()],
     "tool_calls_without_index.sse": [FOUND, READ, Finish()],
     "tool_calls_all_index_0.sse": [FOUND, READ, Finish()],
     "tool_calls_same_tool_all_index_0.sse": [
