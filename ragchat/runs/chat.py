@@ -11,7 +11,7 @@ import msgspec
 
 from ragchat.auth.identity import Principal
 from ragchat.backends.contract import Backend, Finish, Piece, Prompt, Turn
-from ragchat.errors import ConflictError, DatabaseError, NotFoundError, RequestError, TooLargeError
+from ragchat.errors import DatabaseError, NotFoundError, RequestError, TooLargeError
 from ragchat.events import Header, Passage, Reference, Token, Transcript
 from ragchat.rag.cite import cite, count_documents
 from ragchat.rag.contract import Query, Retriever
@@ -64,7 +64,6 @@ class ChatRuns:
             RequestError: the question can't be asked like this; nothing was saved.
             UnavailableError: no more runs can start now; nothing was saved.
         """
-        self._supervisor.admit()
         self._check(ask)
         chat = await sessions.find_chat(self._database, principal.tenant, ask.chat_id)
         query = _narrowed(chat, principal.tenant, ask)
@@ -75,16 +74,16 @@ class ChatRuns:
         header = Header(
             run_id=new_id(), chat_id=chat.id, session_id=ask.session_id or new_id(), message_id=new_id()
         )
-        new_run = sessions.NewRun(
-            header=header, tenant=principal.tenant, user=principal.user, question=ask.question,
-            prologue=chat.prologue, new_session=not ask.session_id,
+        question = sessions.Question(
+            header=header, tenant=principal.tenant, user=principal.user, text=ask.question,
+            prologue=chat.prologue, opens_session=not ask.session_id,
         )  # fmt: skip
         work = ChatWork(
-            database=self._database, retriever=self._retriever, backend=self._backend, chat=chat,
-            principal=principal, header=header, query=query, earlier=earlier,
+            database=self._database, retriever=self._retriever, backend=self._backend,
+            chat=chat, question=question, query=query, earlier=earlier,
         )  # fmt: skip
-        # In one task that a leaving client can't cancel: a saved question always has its run.
-        return await asyncio.shield(asyncio.create_task(self._begin(new_run, work)))
+        await self._supervisor.start(header, work)
+        return header
 
     async def cancel(self, principal: Principal, run_id: str) -> Run:
         """Stop a run; harmless when it has ended already.
@@ -105,11 +104,6 @@ class ChatRuns:
         """
         return await sessions.find_run(self._database, principal.tenant, principal.user, run_id)
 
-    async def _begin(self, new_run: sessions.NewRun, work: ChatWork) -> Header:
-        await sessions.begin_run(self._database, new_run)
-        await self._supervisor.start(new_run.header, work)
-        return new_run.header
-
     def _check(self, ask: Ask) -> None:
         if not ask.question.strip():
             raise RequestError("The `question` is empty. Send the text that should be answered.")
@@ -125,10 +119,6 @@ class ChatRuns:
         session = await sessions.find_session(self._database, principal.tenant, principal.user, session_id)
         if session.chat_id != chat.id:
             raise NotFoundError(f"There is no session {session_id!r} in the chat {chat.id!r}.")
-        if self._supervisor.busy(session_id):
-            raise ConflictError(
-                "The session is still answering the question before. Wait for its end, or cancel it."
-            )
 
 
 class ChatWork:
@@ -141,8 +131,7 @@ class ChatWork:
         retriever: Retriever,
         backend: Backend,
         chat: Chat,
-        principal: Principal,
-        header: Header,
+        question: sessions.Question,
         query: Query,
         earlier: Sequence[Message],
     ) -> None:
@@ -150,11 +139,13 @@ class ChatWork:
         self._retriever = retriever
         self._backend = backend
         self._chat = chat
-        self._principal = principal
-        self._header = header
+        self._question = question
         self._earlier = earlier
         asked = tuple(message.content for message in earlier if message.role == "user")
         self._query = msgspec.structs.replace(query, earlier=asked)
+
+    async def begin(self) -> None:
+        await sessions.begin_run(self._database, self._question)
 
     async def produce(self) -> AsyncGenerator[Piece, None]:
         passages = await self._retriever.retrieve(self._query)
@@ -190,7 +181,7 @@ class ChatWork:
         """Save, and be patient with a database that is being restarted: the answer is worth some seconds."""
         for pause in (*_PAUSES, None):
             try:
-                await sessions.end_run(self._database, self._header, self._principal.tenant, message, run)
+                await sessions.end_run(self._database, self._question, message, run)
             except DatabaseError:
                 if pause is None:
                     raise
@@ -205,7 +196,7 @@ class ChatWork:
             question=question,
             turns=build_turns(self._chat.system, passages, history, question),
             passages=tuple(passages),
-            user=self._principal.user or self._principal.tenant,
+            user=self._question.user or self._question.tenant,
         )
 
 

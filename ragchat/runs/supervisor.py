@@ -8,7 +8,8 @@ cancelled, so that every run gets its one terminal event and its message is save
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 
 from ragchat.backends.contract import Finish, Piece
-from ragchat.errors import DrainingError, RagChatError, UnavailableError
+from ragchat.errors import ConflictError, DrainingError, RagChatError, UnavailableError
 from ragchat.events import STATUS_OF, Done, Error, Event, Header, Reference, RunStatus, Status, Transcript
 from ragchat.logs.contract import Log
 from ragchat.runs.writer import Writer
@@ -45,6 +46,14 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
 
 class Work(Protocol):
     """What a run does."""
+
+    async def begin(self) -> None:
+        """Save what was asked. Called once, before anything is produced.
+
+        Raises:
+            RagChatError: it can't be saved; there will be no run then.
+        """
+        ...
 
     def produce(self) -> AsyncGenerator[Piece, None]:
         """Yield what happens, and `Finish` at the end; without it the run has failed."""
@@ -86,48 +95,28 @@ class Supervisor:
         self._log = log
         self._max_runs = max_runs
         self._run_timeout = run_timeout
+        self._starting: dict[str, Header] = {}
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
-    def admit(self) -> None:
-        """Check that one more run may start.
+    async def start(self, header: Header, work: Work) -> None:
+        """Start a run; returns as soon as its log exists. A caller that is cancelled meanwhile stops nothing.
 
         Raises:
             DrainingError: the service is shutting down.
             UnavailableError: as many runs as allowed are going on.
+            ConflictError: a run is going on in the session.
+            RagChatError: whatever ``work.begin`` raises.
         """
-        if self._draining:
-            raise DrainingError("This server is being restarted. Ask again in a moment.", retry_after=1)
-        if len(self._running) >= self._max_runs:
-            raise UnavailableError(
-                f"{self._max_runs} answers are being written at the moment. Ask again in a few seconds.",
-                retry_after=2,
-            )
-
-    async def start(self, header: Header, work: Work) -> None:
-        """Start a run; returns as soon as its log exists.
-
-        Raises:
-            UnavailableError: see `admit`.
-        """
-        self.admit()
-        await self._log.create(header)
-        writer = Writer(self._log, header)
-        await writer.put(Status(RunStatus.RUNNING))
-        stop: asyncio.Future[Finish | Error] = asyncio.get_running_loop().create_future()
-        run = _Running(header, work, writer, asyncio.create_task(_produce(work, writer)), stop)
-        self._running[header.run_id] = run
-        task = asyncio.create_task(self._conclude(run))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._admit(header)
+        self._starting[header.run_id] = header
+        await asyncio.shield(self._own(self._begin(header, work)))
 
     def busy(self, session_id: str) -> str | None:
         """The id of the run that is going on in a session, if there is one."""
-        for run_id, run in self._running.items():
-            if run.header.session_id == session_id:
-                return run_id
-        return None
+        headers = [*self._starting.values(), *(run.header for run in self._running.values())]
+        return next((header.run_id for header in headers if header.session_id == session_id), None)
 
     def cancel(self, run_id: str) -> bool:
         """Stop a run, keeping its text so far. False when it is not going on here; calling again is harmless."""
@@ -142,8 +131,9 @@ class Supervisor:
     async def drain(self, seconds: float) -> None:
         """Admit no more runs, let the running ones go on for ``seconds``, then end them with their text so far."""
         self._draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all_ended()
         interruption = Error(
             DrainingError.code,
             "The server was restarted before the answer was complete. Ask again.",
@@ -151,8 +141,43 @@ class Supervisor:
         )
         for run_id in list(self._running):
             self._stop(run_id, interruption)
-        if self._tasks:
+        await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _admit(self, header: Header) -> None:
+        if self._draining:
+            raise DrainingError("This server is being restarted. Ask again in a moment.", retry_after=1)
+        if len(self._starting) + len(self._running) >= self._max_runs:
+            raise UnavailableError(
+                f"{self._max_runs} answers are being written at the moment. Ask again in a few seconds.",
+                retry_after=2,
+            )
+        if header.session_id and self.busy(header.session_id):
+            raise ConflictError(
+                "The session is still answering the question before. Wait for its end, or cancel it."
+            )
+
+    async def _begin(self, header: Header, work: Work) -> None:
+        try:
+            await work.begin()
+            await self._log.create(header)
+            writer = Writer(self._log, header)
+            await writer.put(Status(RunStatus.RUNNING))
+            stop: asyncio.Future[Finish | Error] = asyncio.get_running_loop().create_future()
+            run = _Running(header, work, writer, asyncio.create_task(_produce(work, writer)), stop)
+            self._running[header.run_id] = run
+        finally:
+            del self._starting[header.run_id]
+        self._own(self._conclude(run))
 
     def _stop(self, run_id: str, why: Finish | Error) -> bool:
         run = self._running.get(run_id)

@@ -81,40 +81,38 @@ async def history(database: Database, session_id: str, limit: int) -> list[Messa
     return newest[::-1]
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A question as it is saved before anything is generated."""
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A question on its way into the database, and the run that will answer it."""
 
     header: Header
     tenant: str
     user: str
-    question: str
+    text: str
     prologue: str = ""
-    new_session: bool = False
+    opens_session: bool = False
 
 
-async def begin_run(database: Database, new: NewRun) -> None:
+async def begin_run(database: Database, question: Question) -> None:
     """Save the run, its question and, for a first question, its session: all or nothing.
 
     Raises:
         ConflictError: another question came into the same session at the same moment.
     """
-    header = new.header
+    header, tenant, text = question.header, question.tenant, storable(question.text)
 
     async def begin() -> None:
         await Run.create(
-            id=header.run_id, tenant=new.tenant, kind=header.kind, user=new.user, chat_id=header.chat_id,
+            id=header.run_id, tenant=tenant, kind=header.kind, user=question.user, chat_id=header.chat_id,
             session_id=header.session_id, message_id=header.message_id, status=RunStatus.RUNNING,
         )  # fmt: skip
-        if new.new_session:
+        if question.opens_session:
             await Session.create(
-                id=header.session_id, tenant=new.tenant, chat_id=header.chat_id, user=new.user,
-                name=storable(" ".join(new.question.split())[:NAME_LENGTH]),
+                id=header.session_id, tenant=tenant, chat_id=header.chat_id, user=question.user,
+                name=" ".join(text.split())[:NAME_LENGTH],
             )  # fmt: skip
-            if new.prologue:
-                await _add_message(new.tenant, header.session_id, role="assistant", content=new.prologue)
-        await _add_message(
-            new.tenant, header.session_id, role="user", content=storable(new.question), run_id=header.run_id
-        )
+            if question.prologue:
+                await _add_message(question, role="assistant", content=question.prologue)
+        await _add_message(question, role="user", content=text, run_id=header.run_id)
 
     try:
         await database.transaction(begin)
@@ -122,22 +120,20 @@ async def begin_run(database: Database, new: NewRun) -> None:
         raise ConflictError("Another question came into this session at the same moment. Ask again.") from None
 
 
-async def end_run(
-    database: Database, header: Header, tenant: str, message: dict[str, Any], run: dict[str, Any]
-) -> None:
+async def end_run(database: Database, question: Question, message: dict[str, Any], run: dict[str, Any]) -> None:
     """Save the answer (``message`` holds columns of `Message`) and how its run ended (columns of `Run`)."""
+    header = question.header
 
     async def end() -> None:
         await Run.filter(id=header.run_id).update(**run, finished_at=timezone.now())
-        await _add_message(
-            tenant, header.session_id, id=header.message_id, role="assistant", run_id=header.run_id, **message
-        )
+        await _add_message(question, id=header.message_id, role="assistant", run_id=header.run_id, **message)
         await Session.filter(id=header.session_id).update(updated_at=timezone.now())
 
     await database.transaction(end)
 
 
-async def _add_message(tenant: str, session_id: str, **columns: Any) -> None:
+async def _add_message(question: Question, **columns: Any) -> None:
+    session_id = question.header.session_id
     last = await Message.filter(session_id=session_id).order_by("-position").first()
     position = last.position + 1 if last is not None else 0
-    await Message.create(tenant=tenant, session_id=session_id, position=position, **columns)
+    await Message.create(tenant=question.tenant, session_id=session_id, position=position, **columns)

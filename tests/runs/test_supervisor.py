@@ -8,7 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import pytest
 
 from ragchat.backends.contract import Finish, Piece, Prompt
-from ragchat.errors import BackendError, DatabaseError, DrainingError, UnavailableError
+from ragchat.errors import (
+    BackendError,
+    ConflictError,
+    DatabaseError,
+    DrainingError,
+    GoneError,
+    UnavailableError,
+)
 from ragchat.events import Done, Error, Event, Header, Reference, RunStatus, Status, Token, Transcript, Usage
 from ragchat.logs.memory import MemoryLog
 from ragchat.runs.supervisor import Conclusion, Supervisor
@@ -24,7 +31,12 @@ class ScriptedWork:
     def __init__(self, script: Sequence[Step], failure: Exception | None = None) -> None:
         self.backend = ScriptedBackend(script)
         self.failure = failure
+        self.refusal: Exception | None = None
         self.saved: list[Conclusion] = []
+
+    async def begin(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     def produce(self) -> AsyncGenerator[Piece, None]:
         return self.backend.answer(PROMPT)
@@ -129,8 +141,8 @@ async def test_a_cancelled_run_keeps_its_text_and_closes_its_backend(
     assert not supervisor.cancel("r1")
 
 
-async def test_a_run_can_be_cancelled_before_it_has_begun(log: MemoryLog, supervisor: Supervisor) -> None:
-    work = ScriptedWork(words("never said"))
+async def test_a_run_can_be_cancelled_before_it_has_said_anything(log: MemoryLog, supervisor: Supervisor) -> None:
+    work = ScriptedWork([asyncio.Event(), *words("never said")])
     await supervisor.start(Header(run_id="r1"), work)
     supervisor.cancel("r1")
     await supervisor.ended("r1")
@@ -207,6 +219,27 @@ async def test_no_more_runs_are_admitted_than_allowed(log: MemoryLog, supervisor
     supervisor.cancel("r1")
     await supervisor.ended("r1")
     await supervisor.start(Header(run_id="r3"), ScriptedWork(words("a")))
+
+
+async def test_a_run_that_could_not_be_saved_leaves_nothing_behind(log: MemoryLog, supervisor: Supervisor) -> None:
+    for _ in range(3):
+        work = ScriptedWork(words("a"))
+        work.refusal = DatabaseError("The database is away.")
+        with pytest.raises(DatabaseError):
+            await supervisor.start(Header(run_id="r1", session_id="s1"), work)
+    assert supervisor.busy("s1") is None
+    with pytest.raises(GoneError):
+        await log.tail("r1")
+    await supervisor.start(Header(run_id="r1", session_id="s1"), ScriptedWork(words("a")))
+
+
+async def test_of_many_questions_at_once_into_a_session_one_is_taken(supervisor: Supervisor) -> None:
+    starts = [
+        supervisor.start(Header(run_id=f"r{number}", session_id="s1"), ScriptedWork([asyncio.Event()]))
+        for number in range(5)
+    ]
+    refused = await asyncio.gather(*starts, return_exceptions=True)
+    assert [type(error) for error in refused] == [type(None), *[ConflictError] * 4]
 
 
 async def test_a_session_is_busy_while_its_run_goes_on(supervisor: Supervisor) -> None:
