@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,24 @@ def test_an_error_does_not_end_a_conversation(service: Service) -> None:
         terminal.wait_for("> ")
         terminal.type("Hello?\n")
         assert "Error: There is no chat 'nobody'" in terminal.wait_for(r"\n> ")
+
+
+def test_a_second_ctrl_c_ends_the_program(tmp_path: Path) -> None:
+    """… when the first one can't be delivered, because the service is mute."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        subprocess.Popen(
+            [*RAGCHAT, "chat", "--question", QUESTION, "--url", f"http://127.0.0.1:{mute.getsockname()[1]}"],
+            env=environment(), stderr=subprocess.PIPE, text=True,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stderr is not None
+        connection, _ = mute.accept()
+        while not select.select([process.stderr], [], [], 0.5)[0]:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 1
+        assert process.stderr.read() == "\nAborted!\n"
+        connection.close()
 
 
 async def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(tmp_path: Path) -> None:

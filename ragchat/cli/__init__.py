@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ragchat.cli.chat import chat
+from ragchat.cli.common import printable
 from ragchat.cli.doctor import doctor
 from ragchat.cli.ingest import ingest
 from ragchat.cli.serve import migrate, serve
@@ -25,7 +26,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except (RagChatError, ClientError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

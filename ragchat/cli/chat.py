@@ -104,7 +104,7 @@ class Conversation:
         except ClientError as error:
             if not self._patient:
                 raise _with_advice(error) from error
-            click.echo(f"Error: {_with_advice(error)}", err=True)
+            click.echo(f"Error: {printable(str(_with_advice(error)))}", err=True)
         self._session_id = answer.session_id or self._session_id
 
     async def close(self) -> None:
@@ -162,4 +162,4 @@ async def _stop(answer: Answer) -> None:
     try:
         await answer.cancel()
     except ClientError as error:
-        click.echo(f"\nError: {error}", err=True)
+        click.echo(f"\nError: {printable(str(error))}", err=True)

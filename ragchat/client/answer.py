@@ -64,11 +64,14 @@ class Answer:
     async def cancel(self) -> None:
         """Have the answer stopped; what was said before stays, and the iteration comes to its end.
 
+        Harmless when the answer is complete already.
+
         Raises:
             ClientError: the service could not be told.
         """
         self._cancelled = True
-        await self._exchange.cancel()
+        if not self._receiver.done():
+            await self._exchange.cancel()
 
     async def close(self) -> None:
         """Stop following the answer. The service goes on with it."""

@@ -7,6 +7,7 @@ is never sent twice.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import httpx
@@ -88,10 +89,8 @@ class SocketExchange:
             await self._send_cancel(session)
 
     async def _send_cancel(self, session: AsyncWebSocketSession) -> None:
-        try:
+        with contextlib.suppress(HTTPXWSException, ProtocolError):  # a dead socket is the reader's news
             await session.send_text('{"type":"cancel"}')
-        except (HTTPXWSException, ProtocolError) as error:
-            raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> Exception:
         if self._asked:

@@ -163,3 +163,24 @@ async def test_a_closed_client_lets_go_of_its_answers(server: ModelServer, clien
     await client.close()
     assert await waiting == []
     await server.closed(0)
+
+
+async def test_cancelling_a_complete_answer_is_harmless(server: ModelServer, client: Client) -> None:
+    server.only(UPGRADED + framed(PONG, chunk("Done."), MARKER), Act.HANG, raw=True)
+    answer = client.ask("What?")
+    await pieces(answer)
+    await answer.cancel()
+    assert len(server.requests) == 1
+
+
+async def test_cancelling_over_a_dead_socket_leaves_the_error_to_the_reader(
+    server: ModelServer, client: Client
+) -> None:
+    gate = asyncio.Event()
+    server.only(UPGRADED + framed(PONG, chunk("Half")), gate, Act.RESET, raw=True)
+    answer = client.ask("What?")
+    assert await anext(answer) == "Half"
+    gate.set()
+    await answer.cancel()
+    with pytest.raises(NetworkError):
+        await anext(answer)
