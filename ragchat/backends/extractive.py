@@ -17,7 +17,7 @@ import msgspec
 from ragchat.backends.contract import Finish, Piece, Prompt
 from ragchat.events import Passage, Token
 from ragchat.rag.analyse import CJK, analyse
-from ragchat.rag.question import FUNCTION_TERMS, is_chinese, telling, weigh
+from ragchat.rag.question import is_chinese, telling, weigh
 from ragchat.rag.split import sentences
 
 NOTHING_FOUND: Final = "I found nothing about this in the documents."
@@ -98,7 +98,7 @@ class _Unit(msgspec.Struct, frozen=True):
 
 _PARTS: Final = re.compile(
     r"^[ \t]*(?P<fence>```|~~~)[^\n]*\n.*?(?:^[ \t]*(?P=fence)[ \t]*$|\Z)"
-    r"|^\#{1,6}[ \t]+(?P<heading>[^\n]+)$"
+    r"|^(?P<level>\#{1,6})[ \t]+(?P<heading>[^\n]+)$"
     r"|^[ \t]*(?P<item>(?:[-*+]|\d{1,3}[.)])[ \t]+[^\n]+(?:\n[ \t]+(?![-*+]|\d{1,3}[.)])[^\n]+)*"
     r"|\|[^\n]*\|)[ \t]*$"
     r"|(?P<prose>[^\n]+(?:\n(?![ \t]*(?:```|~~~|\#{1,6}[ \t]|[-*+][ \t]|\d{1,3}[.)][ \t]|\|))[^\n]*\S[^\n]*)*)",
@@ -109,7 +109,7 @@ _RULE: Final = re.compile(r"[\s|:=*_-]*\Z")
 
 
 def _units(number: int, passage: Passage) -> Iterator[_Unit]:
-    heading: frozenset[str] = frozenset(analyse(passage.document_name))
+    above: list[tuple[int, frozenset[str]]] = [(0, frozenset(analyse(passage.document_name)))]
     for part in _PARTS.finditer(passage.content):
         kind, texts = _part(part, part.end() == len(passage.content))
         for text in texts:
@@ -117,8 +117,9 @@ def _units(number: int, passage: Passage) -> Iterator[_Unit]:
                 continue
             terms = frozenset(analyse(text))
             if kind == "heading":
-                heading |= terms
-            yield _Unit(number, kind, text, terms, heading)
+                level = len(part["level"] or "")
+                above = [heading for heading in above if heading[0] < level or not level] + [(level, terms)]
+            yield _Unit(number, kind, text, terms, frozenset().union(*(terms for _, terms in above)))
 
 
 def _part(part: re.Match[str], last: bool) -> tuple[Kind, list[str]]:
@@ -131,7 +132,15 @@ def _part(part: re.Match[str], last: bool) -> tuple[Kind, list[str]]:
     prose = part["prose"].strip()
     if "\n" not in prose and not last and _TITLE.match(prose):
         return "heading", [prose]
-    return "prose", [prose[start:end] for start, end in sentences(prose)]
+    return "prose", [_on_one_line(prose[start:end]) for start, end in sentences(prose)]
+
+
+def _on_one_line(sentence: str) -> str:
+    return _LINE_END.sub(" ", _LINE_END_IN_CJK.sub("", sentence))
+
+
+_LINE_END: Final = re.compile(r"\s*\n\s*")
+_LINE_END_IN_CJK: Final = re.compile(rf"(?<=[{CJK}，。；：、])\s*\n\s*(?=[{CJK}])")
 
 
 class _Scores:
@@ -157,13 +166,15 @@ class _Scores:
         before = self._units[index - 1] if index else None
         nearby = before.terms if before and before.passage == unit.passage else frozenset()
         worth = 0.0
-        matched = False
         for term, weight in self._weights.items():
             share = 1.0 if term in unit.terms else _CONTEXT if term in unit.heading else 0.0
             share = share or (_NEIGHBOUR if term in nearby else 0.0)
-            matched = matched or (share > 0 and term not in FUNCTION_TERMS)
             worth += weight * share * (_KNOWN if term in known else 1.0)
-        return worth * self._prior[unit.passage] if matched else 0.0
+        return worth * self._prior[unit.passage]
+
+    def asked(self, terms: frozenset[str]) -> bool:
+        """Whether something of the question is among ``terms``."""
+        return any(self._weights.get(term) for term in terms)
 
 
 def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[int]:
@@ -172,7 +183,7 @@ def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[in
     best = max(worth, key=lambda index: (worth[index], -index), default=-1)
     if best < 0 or not worth[best]:
         return []
-    chosen = [best, *_what_follows(units, best, how_to=how_to)]
+    chosen = _steps(units, best, scores) if how_to else [best, *_what_follows(units, best)]
     while len(chosen) < _MAX_UNITS:
         known = frozenset(term for index in chosen for term in units[index].terms)
         said = {units[index].text for index in chosen}
@@ -185,18 +196,33 @@ def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[in
     return sorted(chosen, key=lambda index: (units[index].passage != first, index))
 
 
-def _what_follows(units: Sequence[_Unit], start: int, *, how_to: bool = False) -> list[int]:
-    """The list or code that a sentence introduces; of a how-to, the rest of its section."""
+def _what_follows(units: Sequence[_Unit], start: int) -> list[int]:
+    """The list or code that a sentence introduces."""
     following: list[int] = []
-    introduces = units[start].text.rstrip().endswith((":", "："))
-    for index in range(start + 1, min(len(units), start + _MAX_STEPS)):
-        unit = units[index]
-        if unit.kind == "heading" or unit.passage != units[start].passage:
-            break
-        if not how_to and not (introduces and unit.kind != "prose"):
-            break
-        following.append(index)
+    if units[start].text.endswith((":", "：")):
+        for index in range(start + 1, min(len(units), start + _MAX_STEPS)):
+            if units[index].kind not in {"item", "code"} or units[index].passage != units[start].passage:
+                break
+            following.append(index)
     return following
+
+
+def _steps(units: Sequence[_Unit], best: int, scores: _Scores) -> list[int]:
+    """The section around ``best``, if its heading speaks of what is asked; else what follows in it."""
+    first = last = best
+    while first and _same_section(units[first - 1], units[best]):
+        first -= 1
+    while last + 1 < len(units) and _same_section(units[last + 1], units[best]):
+        last += 1
+    if not scores.asked(units[best].heading):
+        return list(range(best, min(last + 1, best + _MAX_UNITS)))
+    if last - first < _MAX_STEPS:
+        return list(range(first, last + 1))
+    return list(range(best, min(last + 1, best + _MAX_STEPS)))
+
+
+def _same_section(unit: _Unit, other: _Unit) -> bool:
+    return unit.kind != "heading" and (unit.passage, unit.heading) == (other.passage, other.heading)
 
 
 def _write(units: Sequence[_Unit]) -> str:

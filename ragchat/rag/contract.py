@@ -13,8 +13,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for, and where.
 
     ``datasets`` is already narrowed to what the chat and the principal may read (without any, there is nothing
-    to find); ``documents`` narrows further when it is not None. ``earlier`` holds the user's previous questions of the session, oldest first, so that a follow-up ("and in winter?") finds what it refers to. At most ``limit``
-    passages with a similarity of at least ``threshold`` (0 to 1) are wanted.
+    to find); ``documents`` narrows further when it is not None. ``earlier`` holds the user's previous questions
+    of the session, oldest first, so that a follow-up ("and in winter?") finds what it refers to. At most
+    ``limit`` passages with a similarity of at least ``threshold`` (0 to 1) are wanted.
     """
 
     tenant: str

@@ -18,12 +18,12 @@ _FADING: Final = 0.4
 _REMEMBERED: Final = 2
 
 _ENGLISH: Final = """
-a about above after again all also am an and any are as at be because been before being below between both but by
-can could did do does doing during each else ever few for from further get give had has have having he her here
-hers him his how i if in into is it its just kind know let many may me might more most much must my name no nor
-not of off on once only or other our out over own please same shall she should so some such tell than that the
-their them then there these they this those through to too type under until up us used very was we were what when
-where which while who whom whose why will with would you your
+a about above after again all also am an and any are as at be because been before being below between both but
+by can could did do does doing during each else ever few for from further get give had happen has have having he
+her here hers him his how i if in into is it its just kind know let many may me might more most much must my
+name no nor not of off on once only or other our out over own please same shall she should so some such tell
+than that the their them then there these they this those through to too type under until up us used very was we
+were what when where which while who whom whose why will with would you your
 """
 
 _CHINESE: Final = """
@@ -37,7 +37,6 @@ FUNCTION_TERMS: Final = frozenset(analyse(_ENGLISH)) | frozenset(_CHINESE.split(
 """Terms that ask and connect but name nothing: a question made of them alone is about nothing in particular."""
 
 _FUNCTION_CHARACTERS: Final = frozenset(term for term in _CHINESE.split() if len(term) == 1)
-_FUNCTION_WEIGHT: Final = 0.1
 _HALF_FUNCTION_WEIGHT: Final = 0.5
 
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -62,7 +61,7 @@ def weigh(question: str, earlier: Sequence[str] = ()) -> dict[str, float]:
 def telling(term: str) -> float:
     """How much a term says about what a question is about, 0 to 1; 都是 and 的首 are half about nothing."""
     if term in FUNCTION_TERMS:
-        return _FUNCTION_WEIGHT
+        return 0.0
     return 1.0 if _FUNCTION_CHARACTERS.isdisjoint(term) else _HALF_FUNCTION_WEIGHT
 
 
