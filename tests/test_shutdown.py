@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sqlite3
@@ -25,7 +26,7 @@ async def finish(service: Service) -> int:
 
 
 def saved(folder: Path) -> list[str]:
-    with sqlite3.connect(folder / ".ragchat" / "ragchat.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / ".ragchat" / "ragchat.db")) as database:
         return [row[0] for row in database.execute("SELECT content FROM ragchat_message WHERE role = 'assistant'")]
 
 

@@ -12,7 +12,7 @@ import msgspec
 from ragchat.auth.identity import Principal
 from ragchat.backends.contract import Backend, Finish, Piece, Prompt, Turn
 from ragchat.errors import DatabaseError, NotFoundError, RequestError, TooLargeError
-from ragchat.events import Header, Passage, Reference, Token, Transcript
+from ragchat.events import Header, Passage, Reference, Replace, Thinking, Token, Transcript
 from ragchat.rag.cite import cite, count_documents
 from ragchat.rag.contract import Query, Retriever
 from ragchat.rag.prompt import build_turns
@@ -156,7 +156,7 @@ class ChatWork:
             return
         async with aclosing(self._backend.answer(self._prompt(passages))) as pieces:
             async for piece in pieces:
-                yield piece
+                yield _storable(piece)
 
     def cite(self, transcript: Transcript) -> Reference | None:
         return cite(transcript.reference, transcript.text) if transcript.reference else None
@@ -164,8 +164,8 @@ class ChatWork:
     async def save(self, conclusion: Conclusion) -> None:
         transcript, finish, error = conclusion.transcript, conclusion.finish, conclusion.error
         message: dict[str, Any] = {
-            "content": storable(transcript.text),
-            "thinking": storable(transcript.thinking),
+            "content": transcript.text,
+            "thinking": transcript.thinking,
             "reference": msgspec.to_builtins(conclusion.reference) if conclusion.reference else {},
         }
         run: dict[str, Any] = {
@@ -198,6 +198,19 @@ class ChatWork:
             passages=tuple(passages),
             user=self._question.user or self._question.tenant,
         )
+
+
+def _storable(piece: Piece) -> Piece:
+    """What can't be saved is not shown either: the message is what was streamed."""
+    match piece:
+        case Token(data):
+            return Token(storable(data))
+        case Thinking(content):
+            return Thinking(storable(content))
+        case Replace(data):
+            return Replace(storable(data))
+        case _:
+            return piece
 
 
 def _narrowed(chat: Chat, tenant: str, ask: Ask) -> Query:

@@ -24,6 +24,7 @@ Frames = list[dict[str, Any]]
 SCRIPTS: dict[str, list[Step]] = {
     "an answer with citations": words("It is so [ID:0] and also so [ID:1]."),
     "Chinese, emoji, line separators": [Token("中断的回答🎉"), Token('\u2028\u2029\x85 \r\n\n"\\'), Finish()],
+    "what no database takes": [Token("a\0b"), Thinking("\0"), Replace("\ud83c\0c"), Finish()],
     "nothing at all": [Finish()],
     "thoughts and tools": [
         Thinking("hm"), ToolCall("t1", "search", {"q": 1}), Observation("t1", "x"), Token("so"), Finish("length"),
