@@ -108,6 +108,7 @@ class TestToken:
         tokens = [ragchat(tmp_path, "token", "create", "--name", name).stdout.strip() for name in ("one", "two")]
         ragchat(tmp_path, "token", "revoke", "one")
         _, *rows = [line.split() for line in ragchat(tmp_path, "token", "list").stdout.splitlines()]
+        assert [len(row[0]) for row in rows] == [32, 32], "an id that `revoke` takes"
         assert [(row[1], row[2]) for row in rows] == [("one", tokens[0][-4:]), ("two", tokens[1][-4:])]
         assert (len(rows[0]), len(rows[1])) == (7, 5), "only the first has the date and time of its revocation"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from ragchat.settings import Settings, load
@@ -18,6 +18,14 @@ _CONTROLS: Final = dict.fromkeys(code for code in (*range(32), *range(127, 160))
 def printable(text: str) -> str:
     """``text`` without what moves the cursor or worse: models and documents are not trusted with terminals."""
     return text.translate(_CONTROLS)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with aligned columns; never cut, so that what is in them can be copied."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def prepare(**overrides: object) -> Settings:

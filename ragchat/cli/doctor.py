@@ -11,7 +11,7 @@ import click
 from pydantic import SecretStr
 
 from ragchat.blueprint import RagChat
-from ragchat.cli.common import prepare
+from ragchat.cli.common import columns, prepare
 from ragchat.errors import ConfigurationError, RagChatError
 from ragchat.settings import PREFIX, Settings
 from ragchat.telemetry.logs import Scrubber
@@ -32,13 +32,10 @@ def doctor() -> None:
 
 
 def described(settings: Settings) -> list[str]:
-    """Every setting with its value and its origin, as a column each; secrets are only said to be set."""
-    rows = [
-        (f"{PREFIX}{name.upper()}", _shown(value), _origin(settings, name))
-        for name, value in settings
-    ]  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in rows]
+    """Every setting with its value and its origin; secrets are only said to be set."""
+    return columns(
+        [(f"{PREFIX}{name.upper()}", _shown(value), _origin(settings, name)) for name, value in settings]
+    )
 
 
 def _shown(value: object) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ragchat.auth.tokens import create_token, list_tokens, revoke_token
-from ragchat.cli.common import prepare, with_database
+from ragchat.cli.common import columns, prepare, printable, with_database
 from ragchat.store.models import ApiToken
 
 
@@ -26,10 +24,10 @@ def create(name: str) -> None:
 @token.command("list")
 def list_() -> None:
     """Show all tokens with their last characters, oldest first."""
-    table = Table("id", "name", "ends in", "created", "last used", "revoked", box=None)
-    for row in with_database(prepare(), list_tokens):
-        table.add_row(*_columns(row))
-    Console(soft_wrap=True).print(table)
+    head = ["id", "name", "ends in", "created", "last used", "revoked"]
+    rows = [_row(token) for token in with_database(prepare(), list_tokens)]
+    for line in columns([head, *rows]):
+        click.echo(line)
 
 
 @token.command()
@@ -40,6 +38,7 @@ def revoke(name: str) -> None:
     click.echo(f"{count} token{'s' if count > 1 else ''} revoked.")
 
 
-def _columns(row: ApiToken) -> list[str]:
-    times = (row.created_at, row.last_used_at, row.revoked_at)
-    return [row.id, row.name, row.hint, *(f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times)]
+def _row(token: ApiToken) -> list[str]:
+    times = (token.created_at, token.last_used_at, token.revoked_at)
+    shown = [f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times]
+    return [token.id, printable(token.name), token.hint, *shown]
