@@ -16,8 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from ragchat.api.health import Health
 from ragchat.api.page import Page
 from ragchat.api.runs import RunRoutes
-from ragchat.auth.access import Access
-from ragchat.auth.identity import Authenticator, Identify
+from ragchat.auth.identity import Access, Authenticator, Identify
 from ragchat.backends.contract import Backend
 from ragchat.backends.extractive import ExtractiveBackend
 from ragchat.backends.openai import OpenAIBackend

@@ -34,7 +34,7 @@ import h11
 import structlog
 import uvloop
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
@@ -185,6 +185,7 @@ class _Connection(TCPServer):
     ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(app, loop, config, context, {}, reader, writer)
+        self._reading: asyncio.Task[None] | None = None
         self._unread = 0
         self._reading_since = loop.time()
 
@@ -201,8 +202,32 @@ class _Connection(TCPServer):
         self.writer.transport.abort()
 
     async def _read_data(self) -> None:
+        self._reading = asyncio.current_task()
         await super()._read_data()
         self.context.peer_gone.set()
+
+    async def _close(self) -> None:
+        try:
+            await self._hear_out()
+        finally:
+            await super()._close()
+
+    async def _hear_out(self) -> None:
+        """End our side, and drop what the peer still sends until it ends its own, or for a moment.
+
+        Closing on unread bytes resets the connection, and a reset takes our last words with it: the reason for
+        which a socket is closed, or a body is refused.
+        """
+        if self.context.peer_gone.is_set() or not self.writer.can_write_eof():
+            return
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
+            self.writer.write_eof()
+            async with asyncio.timeout(_MOMENT):
+                if asyncio.current_task() is self._reading:
+                    while await self.reader.read(MAX_RECV):
+                        pass
+                else:
+                    await self.context.peer_gone.wait()
 
 
 class _Connections:

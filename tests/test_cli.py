@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sqlite3
@@ -62,7 +63,9 @@ class TestWhatIsWrongIsOneClearLine:
     @pytest.mark.parametrize("command", ["serve", "migrate"])
     def test_a_database_of_a_newer_version(self, tmp_path: Path, command: str) -> None:
         ragchat(tmp_path, "migrate")
-        with sqlite3.connect(tmp_path / ".ragchat" / "ragchat.db") as database:
+        with contextlib.closing(
+            sqlite3.connect(tmp_path / ".ragchat" / "ragchat.db", isolation_level=None)
+        ) as database:
             database.execute(
                 "INSERT INTO tortoise_migrations (app, name, applied_at) VALUES (?, ?, ?)",
                 ("ragchat", "9999_future", "2099-01-01"),
@@ -215,7 +218,9 @@ class TestIngest:
     def test_no_chat_reads_a_dataset_that_is_for_none(self, tmp_path: Path, library: Path) -> None:
         result = ragchat(tmp_path, "ingest", "library/bees.md", "--dataset", "insects", "--chat", "")
         assert result.stdout == "1 added, 0 updated, 0 unchanged, 0 failed\n"
-        with sqlite3.connect(tmp_path / ".ragchat" / "ragchat.db") as database:
+        with contextlib.closing(
+            sqlite3.connect(tmp_path / ".ragchat" / "ragchat.db", isolation_level=None)
+        ) as database:
             ((datasets,),) = database.execute("SELECT dataset_ids FROM ragchat_chat WHERE id = 'default'")
             ((insects,),) = database.execute("SELECT id FROM ragchat_dataset WHERE name = 'insects'")
         assert insects not in json.loads(datasets)

@@ -440,3 +440,20 @@ async def test_every_request_has_one_line_in_the_log() -> None:
         ("GET", "/hello", 200, "127.0.0.1"),
         ("GET", "/echo", 101, "127.0.0.1"),
     ]
+
+
+async def test_a_peer_that_is_still_sending_reads_why_it_was_refused() -> None:
+    """Closing on bytes that nobody has read would reset the connection, and take the reason with it."""
+    async with serving() as served:
+        heard = await asyncio.to_thread(_talk_past_the_end, served.address)
+    assert heard.startswith(b"HTTP/1.1 400")
+
+
+def _talk_past_the_end(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address, timeout=10) as peer:
+        peer.sendall(b"this is no HTTP\r\n\r\n")
+        peer.recv(1, socket.MSG_PEEK)  # the answer, and with it the end, is on its way
+        for _ in range(2000):  # time enough for a reset to come, if one does
+            peer.sendall(b"still talking")
+        peer.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: peer.recv(65536), b""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from quart import Response
 
-from ragchat.auth.access import Access
+from ragchat.auth.identity import Access
 from ragchat.runs.chat import ChatRuns
 from ragchat.store.models import Run
 

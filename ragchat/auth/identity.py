@@ -15,6 +15,7 @@ from typing import Any
 
 import jwt
 import msgspec
+from quart import request, websocket
 from quart.wrappers import Request, Websocket
 from tortoise import timezone
 
@@ -41,6 +42,33 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 Identify = Callable[[Request | Websocket], Awaitable[Principal | None]]
 """A host's own way to know its users; None means that nobody is signed in."""
+
+
+class Access:
+    """Lets requests and sockets in, or says why not.
+
+    Args:
+        identify: finds out who speaks: an `Authenticator`'s, or the host's.
+    """
+
+    def __init__(self, identify: Identify) -> None:
+        self._identify = identify
+
+    async def request(self) -> Principal:
+        """Who sent the current request.
+
+        Raises:
+            UnauthenticatedError: nobody known.
+        """
+        return _known(await self._identify(request))
+
+    async def socket(self) -> Principal:
+        """Who opens the current socket.
+
+        Raises:
+            UnauthenticatedError: nobody known.
+        """
+        return _known(await self._identify(websocket))
 
 
 class Authenticator:
@@ -114,6 +142,12 @@ class Authenticator:
         except jwt.PyJWTError as error:
             raise UnauthenticatedError(f"The session token is not valid: {error}.") from None
         return _principal(claims)
+
+
+def _known(principal: Principal | None) -> Principal:
+    if principal is None:
+        raise UnauthenticatedError("You are not signed in. Sign in and try again.")
+    return principal
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ragchat.logs.tail import Tail
-
 from ragchat.events import Event, Header
+from ragchat.logs.tail import Tail
 
 
 class Log(Protocol):

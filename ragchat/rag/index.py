@@ -50,7 +50,7 @@ _MAX_OCCURRENCES: Final = 8
 _LEVELS: Final = (1, 2, 4, 8)
 """The occurrences whose posting lists are looked at for a first, rough order."""
 
-_BUDGET: Final = 20_000
+_BUDGET: Final = 10_000
 _POOL: Final = 256
 _MAX_TERMS: Final = 64
 _UNKNOWN_PAIR_WEIGHT: Final = 0.5

@@ -33,12 +33,14 @@ from tortoise.exceptions import (
     ConfigurationError as TortoiseConfigurationError,
 )
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+from tortoise.models import Model
 from tortoise.transactions import in_transaction
 
-from ragchat.errors import ConfigurationError, DatabaseError
+from ragchat.errors import ConfigurationError, DatabaseError, NotFoundError
 from ragchat.store.models import APP
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Model)
 Dialect = Literal["sqlite", "postgres"]
 
 MIGRATIONS: Final = "ragchat.migrations"
@@ -131,6 +133,18 @@ class Database:
                 return await operation()
 
         return await self.run(atomically)
+
+    async def get(self, model: type[M], missing: str, **columns: Any) -> M:
+        """The row of ``model`` with these columns.
+
+        Raises:
+            NotFoundError: there is none; ``missing`` is the sentence that says so.
+            DatabaseError: see `run`.
+        """
+        row = await self.run(lambda: model.get_or_none(**columns))
+        if row is None:
+            raise NotFoundError(missing)
+        return row
 
     async def query(self, sql: str, values: list[Any] | None = None) -> list[dict[str, Any]]:
         """Rows of a statement in the database's own SQL; see `connection` for use inside `transaction`."""

@@ -35,10 +35,7 @@ async def find_dataset(database: Database, tenant: str, dataset_id: str) -> Data
     Raises:
         NotFoundError: it has none with this id.
     """
-    dataset = await database.run(lambda: Dataset.get_or_none(id=dataset_id, tenant=tenant))
-    if dataset is None:
-        raise NotFoundError(f"There is no dataset {dataset_id!r}.")
-    return dataset
+    return await database.get(Dataset, f"There is no dataset {dataset_id!r}.", id=dataset_id, tenant=tenant)
 
 
 async def find_document(database: Database, tenant: str, document_id: str) -> Document:
@@ -47,10 +44,7 @@ async def find_document(database: Database, tenant: str, document_id: str) -> Do
     Raises:
         NotFoundError: it has none with this id.
     """
-    document = await database.run(lambda: Document.get_or_none(id=document_id, tenant=tenant))
-    if document is None:
-        raise NotFoundError(f"There is no document {document_id!r}.")
-    return document
+    return await database.get(Document, f"There is no document {document_id!r}.", id=document_id, tenant=tenant)
 
 
 async def find_version(
@@ -81,7 +75,8 @@ async def find_chunks(database: Database, tenant: str, ids: Sequence[str]) -> di
     """The tenant's chunks of those ids, each with its document, by id."""
 
     async def find() -> dict[str, Chunk]:
-        rows = await Chunk.filter(tenant=tenant, id__in=ids).select_related("document")
-        return {chunk.id: chunk for chunk in rows}
+        # Asked for both, SQLite would rather walk through all of a tenant's chunks than look up the ids.
+        rows = await Chunk.filter(id__in=ids).select_related("document")
+        return {chunk.id: chunk for chunk in rows if chunk.tenant == tenant}
 
     return await database.run(find) if ids else {}

@@ -11,7 +11,7 @@ import msgspec
 from tortoise import timezone
 from tortoise.exceptions import IntegrityError
 
-from ragchat.errors import ConflictError, NotFoundError
+from ragchat.errors import ConflictError
 from ragchat.events import Header, RunStatus
 from ragchat.store.database import Database, storable
 from ragchat.store.models import Chat, Message, Run, Session
@@ -26,10 +26,7 @@ async def find_chat(database: Database, tenant: str, chat_id: str) -> Chat:
     Raises:
         NotFoundError: it has none with this id.
     """
-    chat = await database.run(lambda: Chat.get_or_none(id=chat_id, tenant=tenant))
-    if chat is None:
-        raise NotFoundError(f"There is no chat {chat_id!r}.")
-    return chat
+    return await database.get(Chat, f"There is no chat {chat_id!r}.", id=chat_id, tenant=tenant)
 
 
 async def give_dataset(database: Database, tenant: str, chat_id: str, dataset_id: str) -> bool:
@@ -53,11 +50,8 @@ async def find_session(database: Database, tenant: str, user: str, session_id: s
     Raises:
         NotFoundError: there is none with this id.
     """
-    mine: dict[str, Any] = {"user": user} if user else {}
-    session = await database.run(lambda: Session.get_or_none(id=session_id, tenant=tenant, **mine))
-    if session is None:
-        raise NotFoundError(f"There is no session {session_id!r}. Leave `session_id` out to begin a new one.")
-    return session
+    missing = f"There is no session {session_id!r}. Leave `session_id` out to begin a new one."
+    return await database.get(Session, missing, id=session_id, tenant=tenant, **_of(user))
 
 
 async def find_run(database: Database, tenant: str, user: str, run_id: str) -> Run:
@@ -66,11 +60,11 @@ async def find_run(database: Database, tenant: str, user: str, run_id: str) -> R
     Raises:
         NotFoundError: there is none with this id.
     """
-    mine: dict[str, Any] = {"user": user} if user else {}
-    run = await database.run(lambda: Run.get_or_none(id=run_id, tenant=tenant, **mine))
-    if run is None:
-        raise NotFoundError(f"There is no run {run_id!r}.")
-    return run
+    return await database.get(Run, f"There is no run {run_id!r}.", id=run_id, tenant=tenant, **_of(user))
+
+
+def _of(user: str) -> dict[str, str]:
+    return {"user": user} if user else {}
 
 
 async def history(database: Database, session_id: str, limit: int) -> list[Message]:

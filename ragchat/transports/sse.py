@@ -12,8 +12,7 @@ from typing import Any
 from quart import Response, request
 
 from ragchat import stream
-from ragchat.auth.access import Access
-from ragchat.auth.identity import Principal
+from ragchat.auth.identity import Access, Principal
 from ragchat.codecs import ragflow
 from ragchat.errors import (
     RagChatError,
@@ -24,9 +23,9 @@ from ragchat.errors import (
     UnavailableError,
 )
 from ragchat.events import Header, RunStatus
+from ragchat.logs.contract import Log
 from ragchat.runs.chat import ChatRuns
 from ragchat.settings import Settings
-from ragchat.logs.contract import Log
 from ragchat.transports.messages import ask_fields, parse_ask, parse_object
 
 RETRY_MILLISECONDS = 2000

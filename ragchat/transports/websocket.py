@@ -19,8 +19,7 @@ from quart import abort, websocket
 from quart.wrappers import Websocket
 
 from ragchat import stream
-from ragchat.auth.access import Access
-from ragchat.auth.identity import Principal, seconds_left
+from ragchat.auth.identity import Access, Principal, seconds_left
 from ragchat.codecs import ragflow
 from ragchat.errors import (
     DrainingError,
