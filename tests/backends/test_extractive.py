@@ -88,6 +88,11 @@ def test_of_a_long_section_the_steps_begin_where_it_fits() -> None:
     assert answer.count("[ID:0]") == 8
 
 
+def test_without_a_heading_that_fits_a_how_to_goes_on_for_four_sentences() -> None:
+    text = "Turn the wheel. Wait a bit. Pull the lever. Push the button. Go home. Sleep."
+    assert ask("How do I turn the wheel?", passage(0, text)).count("[ID:0]") == 4
+
+
 def test_what_a_sentence_introduces_comes_with_it() -> None:
     answer = ask("last id that arrived", GUIDE)
     assert "curl -H 'Last-Event-ID: 7' /answer" in answer

@@ -118,6 +118,15 @@ def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last_short_one() -
     assert pieces[0].end > pieces[1].start
 
 
+def test_a_long_list_is_cut_between_its_lines() -> None:
+    pieces = cut("\n".join(f"- item {number} of the list" for number in range(40)))
+    assert [piece.text.splitlines()[0] for piece in pieces] == ["- item 0 of the list", "- item 20 of the list"]
+
+
+def test_what_stands_before_the_first_block_is_not_lost() -> None:
+    assert cut("[link]: http://example.org\n\nText with a [link].")[0].text.startswith("[link]: ")
+
+
 def test_chinese_is_cut_at_its_own_full_stops() -> None:
     sentence = "这是一个很长的句子用来测试切分。"
     pieces = cut(sentence * 20, 64)
