@@ -238,8 +238,9 @@ def _size(text: str, start: int, end: int) -> int:
 
 
 def _trim(text: str, start: int, end: int) -> Span:
-    part = text[start:end]
-    return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
+    """Without the white space around; empty when there is nothing else."""
+    begin = end - len(text[start:end].lstrip())
+    return begin, begin + len(text[begin:end].rstrip())
 
 
 def _span(chunk: list[_Atom]) -> Span:
