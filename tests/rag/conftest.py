@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from ragchat.rag.ingest import Ingester
 from ragchat.store.database import Database
 from ragchat.store.documents import dataset_named
 
 TENANT = "t"
+
+# A slow machine is no defect of a splitter.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture
