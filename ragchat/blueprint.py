@@ -30,6 +30,7 @@ from ragchat.runs.chat import ChatRuns
 from ragchat.runs.supervisor import Supervisor
 from ragchat.settings import Settings, load
 from ragchat.store.database import Database
+from ragchat.store.sessions import end_lost_runs
 from ragchat.transports.sse import Completion, error_response
 from ragchat.transports.websocket import ChatSocketRoute
 
@@ -77,6 +78,8 @@ class RagChat:
             ConfigurationError: the database can't be used.
         """
         await self.database.open()
+        if lost := await end_lost_runs(self.database):
+            logger.warning("answers were lost when the server ended", count=lost)
         await bootstrap(self.database)
 
     async def drain(self) -> None:

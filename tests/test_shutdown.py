@@ -82,6 +82,35 @@ async def never_reading(
     return reader, writer
 
 
+async def test_a_killed_service_comes_back_and_says_what_was_lost(tmp_path: Path) -> None:
+    async with ModelServer() as model:
+        model.only(sse(delta("half an answer")), Act.HANG)
+        settings = {"RAGCHAT_OPENAI_BASE_URL": model.base_url, "RAGCHAT_OPENAI_MODEL": "m"}
+        with serving(tmp_path, **settings) as service:
+            token = service.token
+            async with (
+                httpx.AsyncClient(base_url=service.url, timeout=20, trust_env=False) as http,
+                http.stream("GET", ROUTE, params={**ask(), "token": token}) as response,
+            ):
+                reader, chunks = MessageReader(), response.aiter_raw()
+                while not (messages := list(reader.feed(await anext(chunks)))):
+                    pass
+                session_id = decode(messages[0].data)["data"]["session_id"]
+                service.process.kill()
+                assert await finish(service) == -signal.SIGKILL
+        model.only(sse(delta("a whole answer"), "[DONE]"))
+        with serving(tmp_path, **settings) as service:
+            async with httpx.AsyncClient(base_url=service.url, timeout=20, trust_env=False) as http:
+                http.headers["Authorization"] = f"Bearer {token}"
+                gone = await http.get(ROUTE, headers={"Last-Event-ID": reader.last_event_id})
+                run = await http.post(f"/api/v1/runs/{reader.last_event_id.partition(':')[0]}/cancel")
+                again = await http.post(ROUTE, json=ask(session_id=session_id, stream=False))
+            assert service.stop() == 0
+    assert gone.status_code == 410
+    assert (run.json()["status"], run.json()["error"]["retryable"]) == ("failed", True)
+    assert again.json()["data"]["answer"] == "a whole answer"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_service_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path) as service:

@@ -12,7 +12,7 @@ from tortoise import timezone
 from tortoise.exceptions import IntegrityError
 
 from ragchat.errors import ConflictError
-from ragchat.events import Header, RunStatus
+from ragchat.events import Error, Header, RunStatus
 from ragchat.store.database import Database, storable
 from ragchat.store.models import Chat, Message, Run, Session
 
@@ -124,6 +124,21 @@ async def end_run(database: Database, question: Question, message: dict[str, Any
         await Session.filter(id=header.session_id).update(updated_at=timezone.now())
 
     await database.transaction(end)
+
+
+async def end_lost_runs(database: Database) -> int:
+    """Mark the runs that a process left behind when it died; their events died with it. Returns how many.
+
+    A process that is still alive after all (a rolling restart) overwrites the mark when its run ends.
+    """
+    error = Error(500, "The server ended before the answer was complete. Ask again.", retryable=True)
+    lost: dict[str, Any] = {
+        "status": RunStatus.FAILED,
+        "finish_reason": "error",
+        "error": msgspec.to_builtins(error),
+        "finished_at": timezone.now(),
+    }
+    return await database.run(lambda: Run.filter(status=RunStatus.RUNNING).update(**lost))
 
 
 async def _add_message(question: Question, **columns: Any) -> None:

@@ -22,7 +22,7 @@ from ragchat.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from ragchat.events import Header, RunStatus
+from ragchat.events import Header
 from ragchat.logs.contract import Log
 from ragchat.runs.chat import ChatRuns
 from ragchat.settings import Settings
@@ -34,7 +34,6 @@ HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-_FINAL = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 
 
 class Completion:
@@ -70,7 +69,7 @@ class Completion:
     async def _resume(self, principal: Principal, cursor: str) -> Response:
         run_id, after = parse_cursor(cursor)
         run = await self._runs.find(principal, run_id)
-        if run.status in _FINAL and after >= run.last_seq:
+        if 0 < run.last_seq <= after:
             return Response(b"", status=204)
         await self._log.tail(run_id)
         return self._stream(run_id, after)
