@@ -33,6 +33,8 @@ def _http_url(value: str) -> str:
 def _database_url(value: str) -> str:
     if value and urlsplit(value).scheme not in {"sqlite", "postgres", "postgresql"}:
         raise ValueError("must begin with sqlite:// or postgres://, as in postgres://user:password@host/name")
+    if ":memory:" in value:
+        raise ValueError("must name a file; a database in memory could not be shared between connections")
     return value
 
 

@@ -43,6 +43,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"PORT": "abc"}, "RAGCHAT_PORT='abc': input should be a valid integer"),
         ({"PORT": "70000"}, "RAGCHAT_PORT='70000': input should be less than or equal to 65535"),
         ({"DATABASE_URL": "mysql://host/name"}, "must begin with sqlite:// or postgres://"),
+        ({"DATABASE_URL": "sqlite://:memory:"}, "must name a file"),
         ({"OPENAI_BASE_URL": "localhost:8080"}, "must be an http:// or https:// address"),
         ({"OPENAI_BASE_URL": "http://localhost/v1"}, "RAGCHAT_OPENAI_MODEL: is empty"),
         ({"JWT_SECRET": "short"}, "RAGCHAT_JWT_SECRET: has 5 bytes; use at least 32"),

@@ -190,6 +190,11 @@ class Database:
         except ConfigurationError:
             await self.close()
             raise
+        except ImportError as error:
+            raise ConfigurationError(
+                f"RAGCHAT_DATABASE_URL: PostgreSQL needs a package that is not installed ({error.name}). "
+                "Install ragchat with its extra: pip install 'ragchat[postgres]'."
+            ) from error
         except _UNUSABLE as error:
             await self.close()
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -199,46 +204,56 @@ class Database:
             ) from error
 
     async def _migrate(self) -> None:
-        if self.dialect == "sqlite" and self.place != ":memory:":
-            Path(self.place).parent.mkdir(parents=True, exist_ok=True)
-        # Rebuilding a table on SQLite deletes the rows that refer to it unless foreign keys are off.
-        tortoise = await self._connect(self._with_parameters("busy_timeout=5000&foreign_keys=OFF"))
-        try:
-            async with self._migration_lock(tortoise):
+        if self.dialect == "postgres":
+            async with self._connected("") as tortoise, _advisory_lock(tortoise):
                 await _in_context(tortoise, lambda: _apply_migrations(self.place))
+            return
+        Path(self.place).parent.mkdir(parents=True, exist_ok=True)
+        # The lock comes first: switching a new file to WAL is a write, and one that does not wait for others.
+        # Foreign keys are off because rebuilding a table would delete the rows that refer to it.
+        async with (
+            _file_lock(f"{self.place}.lock"),
+            self._connected("busy_timeout=5000&foreign_keys=OFF") as tortoise,
+        ):
+            await _in_context(tortoise, lambda: _apply_migrations(self.place))
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, parameters: str) -> AsyncIterator[context.TortoiseContext]:
+        tortoise = await self._connect(self._with_parameters(parameters))
+        try:
+            yield tortoise
         finally:
             await _in_context(tortoise, tortoise.close_connections)
 
-    @contextlib.asynccontextmanager
-    async def _migration_lock(self, tortoise: context.TortoiseContext) -> AsyncIterator[None]:
-        if self.dialect == "sqlite":
-            if self.place == ":memory:":
-                yield
-                return
-            with open(f"{self.place}.lock", "w") as file:  # noqa: ASYNC230  # empty, and opened once
-                await asyncio.to_thread(_lock_file, file)
-                yield
-            return
-        entered, leave = asyncio.Event(), asyncio.Event()
 
-        async def hold() -> None:
-            async with in_transaction(connection().connection_name) as client:
-                await client.execute_query(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
-                entered.set()
-                await leave.wait()
+@contextlib.asynccontextmanager
+async def _file_lock(path: str) -> AsyncIterator[None]:
+    with open(path, "w") as file:  # noqa: ASYNC230  # empty, and opened once
+        await asyncio.to_thread(_lock_file, file)
+        yield
 
-        holder = _start_in_context(tortoise, hold)
-        waiter = asyncio.create_task(entered.wait())
-        try:
-            await asyncio.wait({holder, waiter}, return_when=asyncio.FIRST_COMPLETED)
-            if not entered.is_set():
-                await holder
+
+@contextlib.asynccontextmanager
+async def _advisory_lock(tortoise: context.TortoiseContext) -> AsyncIterator[None]:
+    """Hold a lock in a transaction of its own, which a task keeps open for as long as the caller needs it."""
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with in_transaction(connection().connection_name) as client:
+            await client.execute_query(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+            entered.set()
+            await leave.wait()
+
+    holder = _start_in_context(tortoise, hold)
+    waiter = asyncio.create_task(entered.wait())
+    try:
+        await asyncio.wait({holder, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        if entered.is_set():
             yield
-        finally:
-            leave.set()
-            waiter.cancel()
-            if not holder.done() or not holder.cancelled():
-                await holder
+    finally:
+        leave.set()
+        waiter.cancel()
+        await holder
 
 
 def connection() -> BaseDBAsyncClient:

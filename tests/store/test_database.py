@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.services import postgres_database
 
 
 async def test_a_database_that_is_opened_by_many_at_once_is_migrated_once(database_url: str) -> None:
-    databases = [Database(database_url) for _ in range(4)]
+    databases = [Database(database_url) for _ in range(8)]
     await asyncio.gather(*(database.open() for database in databases))
     for database in databases:
         assert await database.run(lambda: Chat.all().count()) == 0
@@ -138,6 +139,14 @@ async def test_a_server_that_cannot_be_reached_is_named_without_its_password() -
         await Database("postgres://me:hunter2@127.0.0.1:1/name").open()
     assert "127.0.0.1:1/name" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_postgres_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    for module in [name for name in sys.modules if name.startswith("tortoise.backends.asyncpg")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ConfigurationError, match=r"pip install 'ragchat\[postgres\]'"):
+        await Database("postgres://127.0.0.1/name").open()
 
 
 async def test_a_postgres_connection_that_was_cut_is_replaced() -> None:
