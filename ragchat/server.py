@@ -257,6 +257,8 @@ class _Connections:
             await connection.run()
         except asyncio.CancelledError:
             pass  # by `abort`; Python 3.12 reports a cancelled task of start_server as an error
+        except OSError:
+            pass  # the peer left while we closed
         except Exception as error:
             # Errors of the application were logged and answered below us. What comes up here is a peer that
             # broke the protocol, or left in the middle of it.

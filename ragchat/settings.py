@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     # where things are kept
-    data_dir: Path = Field(Path(".ragchat"), description="folder of the SQLite database and of uploads")
+    data_dir: Path = Field(Path(".ragchat"), description="folder of the SQLite database")
     database_url: DatabaseUrl = Field(
         "",
         description="`sqlite://path` or `postgres://user:password@host/name`; empty means `ragchat.db` in "

@@ -110,7 +110,7 @@ class ChatRuns:
         if len(ask.question) > self._settings.max_question_chars:
             raise TooLargeError(
                 f"The question has {len(ask.question)} characters; at most {self._settings.max_question_chars} "
-                "are accepted. Shorten it, or upload the text as a document."
+                "are accepted. Shorten it, or put the text into a document."
             )
         if ask.files:
             raise NotFoundError(f"There is no uploaded file {ask.files[0]!r}.")

@@ -255,8 +255,10 @@ def _judge(run: _Running) -> tuple[Finish, Error | None]:
     if run.stop.done():
         why = run.stop.result()
         return (why, None) if isinstance(why, Finish) else (Finish("error"), why)
-    if not isinstance(failure, RagChatError):
-        logger.error("run failed", run_id=run.header.run_id, exc_info=failure)
+    if isinstance(failure, RagChatError):
+        logger.warning("answer failed", run_id=run.header.run_id, error=str(failure))
+    else:
+        logger.error("answer failed", run_id=run.header.run_id, exc_info=failure)
     return Finish("error"), _as_event(failure, "The answer failed.", run.header.run_id)
 
 

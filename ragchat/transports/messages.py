@@ -28,7 +28,7 @@ def parse_object(text: str | bytes, limit: int) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise RequestError("The message is not valid UTF-8.") from None
     if len(data) > limit:
-        raise TooLargeError(f"The message has {len(data)} bytes; at most {limit} are accepted.")
+        raise TooLargeError(f"The message has {len(data)} bytes; at most {limit} are accepted. Send less at once.")
     try:
         value = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
     except msgspec.DecodeError as error:

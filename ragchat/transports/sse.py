@@ -126,7 +126,7 @@ async def read_body(limit: int) -> bytes:
     async for data in request.body:
         body += data
         if len(body) > limit:
-            raise TooLargeError(f"The body has more than {limit} bytes, which is all that is accepted.")
+            raise TooLargeError(f"The body is larger than {limit} bytes. Send less at once.")
     return bytes(body)
 
 
