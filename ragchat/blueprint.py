@@ -8,6 +8,7 @@ come from) go into the constructor.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from quart import Blueprint, Response
@@ -35,6 +36,9 @@ from ragchat.transports.sse import Completion, error_response
 from ragchat.transports.websocket import ChatSocketRoute
 
 logger = structlog.get_logger(__name__)
+
+_CLOSING = 2.0
+"""Seconds that answers get to be saved when the service is closed without having been drained."""
 
 
 class RagChat:
@@ -88,11 +92,15 @@ class RagChat:
         await self.supervisor.drain(self.settings.drain_timeout)
 
     async def close(self) -> None:
-        """End what is still going on and let go of everything."""
-        await self.drain()
-        await self.backend.close()
-        await self.log.close()
-        await self.database.close()
+        """End what is still going on, and let go of everything whatever goes wrong. May be called again."""
+        async with AsyncExitStack() as parts:
+            parts.push_async_callback(self.database.close)
+            parts.push_async_callback(self.log.close)
+            parts.push_async_callback(self.backend.close)
+            self._draining.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING):
+                    await self.supervisor.drain(0)
 
     def _mount(self) -> Blueprint:
         blueprint = Blueprint("ragchat", __name__)

@@ -55,7 +55,7 @@ logger = structlog.get_logger(__name__)
 CONFIG_FILE: Final = Path("hypercorn.toml")
 _MOMENT: Final = 1.0
 """Seconds for things that take milliseconds unless something is wrong."""
-_SHUTDOWN: Final = 5.0
+_SHUTDOWN: Final = 10.0
 """Seconds the application gets to close what it opened."""
 
 

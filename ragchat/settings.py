@@ -8,10 +8,11 @@ from this module and a test keeps the two equal.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,18 +24,24 @@ CLIENT_VARIABLES = frozenset({f"{PREFIX}URL", f"{PREFIX}TOKEN"})
 """What `ragchat chat` reads instead: which service it asks, and as whom. No service has use for them."""
 
 
-def _http_url(value: str) -> str:
+def _split(value: str) -> SplitResult:
     parts = urlsplit(value)
+    _ = parts.port  # raises a ValueError that names what is wrong with it
+    return parts
+
+
+def _http_url(value: str) -> str:
+    parts = _split(value)
     if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
         raise ValueError("must be an http:// or https:// address such as http://127.0.0.1:8080/v1")
     return value.rstrip("/")
 
 
 def _database_url(value: str) -> str:
-    if value and urlsplit(value).scheme not in {"sqlite", "postgres", "postgresql"}:
-        raise ValueError("must begin with sqlite:// or postgres://, as in postgres://user:password@host/name")
     if ":memory:" in value:
         raise ValueError("must name a file; a database in memory could not be shared between connections")
+    if value and _split(value).scheme not in {"sqlite", "postgres", "postgresql"}:
+        raise ValueError("must begin with sqlite:// or postgres://, as in postgres://user:password@host/name")
     return value
 
 
@@ -53,6 +60,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".ragchat"), description="folder of the SQLite database")
     database_url: DatabaseUrl = Field(
         "",
+        repr=False,
         description="`sqlite://path` or `postgres://user:password@host/name`; empty means `ragchat.db` in "
         "the data folder",
     )
@@ -101,7 +109,9 @@ class Settings(BaseSettings):
 
     # the model
     openai_base_url: HttpUrl = Field(
-        "", description="an OpenAI-compatible server, with its `/v1`; empty means the built-in extractive answers"
+        "",
+        repr=False,
+        description="an OpenAI-compatible server, with its `/v1`; empty means the built-in extractive answers",
     )
     openai_api_key: SecretStr = Field(SecretStr(""), description="its key")
     openai_model: str = Field("", description="the model's name; required with the address")
@@ -139,6 +149,13 @@ class Settings(BaseSettings):
         known = {f"{family}{bits}" for family in ("HS", "RS", "ES", "PS") for bits in (256, 384, 512)} | {"EdDSA"}
         if not value or not set(value) <= known:
             raise ValueError(f"must be one or more of {', '.join(sorted(known))}, separated by commas")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _plain_path(cls, value: Path) -> Path:
+        if set("?#%") & set(str(value)):
+            raise ValueError("must not contain ?, # or %, which have a meaning in the database's URL")
         return value
 
     @model_validator(mode="after")
@@ -194,5 +211,5 @@ def _explain(item: dict[str, Any]) -> str:
         return message
     field = str(item["loc"][0])
     secret = field in Settings.model_fields and Settings.model_fields[field].annotation is SecretStr
-    value = "(secret)" if secret else repr(item["input"])
+    value = "(secret)" if secret else re.sub(r"//[^/@]*@", "//…@", repr(item["input"]))
     return f"{PREFIX}{field.upper()}={value}: {message[:1].lower()}{message[1:]}"

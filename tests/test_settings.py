@@ -44,6 +44,9 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"PORT": "70000"}, "RAGCHAT_PORT='70000': input should be less than or equal to 65535"),
         ({"DATABASE_URL": "mysql://host/name"}, "must begin with sqlite:// or postgres://"),
         ({"DATABASE_URL": "sqlite://:memory:"}, "must name a file"),
+        ({"DATABASE_URL": "postgres://u@h:abc/db"}, "port could not be cast"),
+        ({"OPENAI_BASE_URL": "http://h:abc/v1", "OPENAI_MODEL": "m"}, "port could not be cast"),
+        ({"DATA_DIR": "a#b"}, "must not contain"),
         ({"OPENAI_BASE_URL": "localhost:8080"}, "must be an http:// or https:// address"),
         ({"OPENAI_BASE_URL": "http://localhost/v1"}, "RAGCHAT_OPENAI_MODEL: is empty"),
         ({"JWT_SECRET": "short"}, "RAGCHAT_JWT_SECRET: has 5 bytes; use at least 32"),
@@ -63,11 +66,26 @@ def test_a_mistake_is_named_with_its_value_and_its_remedy(
     assert sentence in str(caught.value)
 
 
-def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAGCHAT_JWT_SECRET", "hunter2-canary")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JWT_SECRET", "hunter2-canary"),
+        ("DATABASE_URL", "mysql://user:hunter2-canary@host/name"),
+        ("OPENAI_BASE_URL", "ftp://user:hunter2-canary@host/v1"),
+    ],
+)
+def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"RAGCHAT_{name}", value)
     with pytest.raises(ConfigurationError) as caught:
         load()
     assert "hunter2-canary" not in str(caught.value)
+
+
+def test_settings_can_be_printed_without_a_password() -> None:
+    settings = load(
+        database_url="postgres://u:hunter2@h/n", openai_base_url="http://u:hunter2@h", openai_model="m"
+    )
+    assert "hunter2" not in repr(settings)
 
 
 def test_a_relative_data_folder_stays_relative_to_the_working_directory() -> None:

@@ -52,6 +52,8 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 Piece = Token | Thinking | ToolCall | Observation | Reference | Replace | Finish
+PIECES = (Token, Thinking, ToolCall, Observation, Reference, Replace)
+"""What may come before `Finish`; a `Reference` must not be final, which it becomes when the text is known."""
 
 
 class Backend(Protocol):

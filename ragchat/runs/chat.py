@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
@@ -85,16 +86,28 @@ class ChatRuns:
         await self._supervisor.start(header, work)
         return header
 
-    async def cancel(self, principal: Principal, run_id: str) -> Run:
-        """Stop a run; harmless when it has ended already.
+    async def stop(self, principal: Principal, run_id: str) -> None:
+        """Stop a run; harmless when it has ended already. Works while the database is away.
 
         Raises:
             NotFoundError: the principal has no such run.
         """
-        run = await self.find(principal, run_id)
-        self._supervisor.cancel(run_id)
+        work = self._supervisor.work(run_id)
+        if isinstance(work, ChatWork) and work.belongs_to(principal):
+            self._supervisor.cancel(run_id)
+        else:
+            await self.find(principal, run_id)
+
+    async def cancel(self, principal: Principal, run_id: str) -> Run:
+        """`stop` a run, wait for its end, and return how it ended.
+
+        Raises:
+            NotFoundError: the principal has no such run.
+            DatabaseError: the run was stopped, but nobody can say how it ended.
+        """
+        await self.stop(principal, run_id)
         await self._supervisor.ended(run_id)
-        return await self.find(principal, run_id) if run.finished_at is None else run
+        return await self.find(principal, run_id)
 
     async def find(self, principal: Principal, run_id: str) -> Run:
         """A run that the principal may follow.
@@ -143,6 +156,10 @@ class ChatWork:
         self._earlier = earlier
         asked = tuple(message.content for message in earlier if message.role == "user")
         self._query = msgspec.structs.replace(query, earlier=asked)
+
+    def belongs_to(self, principal: Principal) -> bool:
+        """Whether the principal may see and stop it."""
+        return principal.tenant == self._question.tenant and principal.user in {"", self._question.user}
 
     async def begin(self) -> None:
         await sessions.begin_run(self._database, self._question)
@@ -196,8 +213,13 @@ class ChatWork:
             question=question,
             turns=build_turns(self._chat.system, passages, history, question),
             passages=tuple(passages),
-            user=self._question.user or self._question.tenant,
+            user=_opaque(self._question),
         )
+
+
+def _opaque(question: sessions.Question) -> str:
+    """A name for who asks, the same each time, that tells a model's provider nothing."""
+    return hashlib.sha256(f"{question.tenant}\0{question.user}".encode()).hexdigest()[:32]
 
 
 def _storable(piece: Piece) -> Piece:

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from ragchat.backends.contract import Finish, Piece
+from ragchat.backends.contract import PIECES, Finish, Piece
 from ragchat.errors import ConflictError, DrainingError, RagChatError, UnavailableError
 from ragchat.events import STATUS_OF, Done, Error, Event, Header, Reference, RunStatus, Status, Transcript
 from ragchat.logs.contract import Log
 from ragchat.runs.writer import Writer
+from ragchat.store.database import storable
 
 logger = structlog.get_logger(__name__)
 
@@ -118,6 +119,11 @@ class Supervisor:
         headers = [*self._starting.values(), *(run.header for run in self._running.values())]
         return next((header.run_id for header in headers if header.session_id == session_id), None)
 
+    def work(self, run_id: str) -> Work | None:
+        """What a run does that is going on here."""
+        run = self._running.get(run_id)
+        return run.work if run is not None else None
+
     def cancel(self, run_id: str) -> bool:
         """Stop a run, keeping its text so far. False when it is not going on here; calling again is harmless."""
         return self._stop(run_id, Finish("cancelled"))
@@ -133,19 +139,17 @@ class Supervisor:
         self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._all_ended()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         interruption = Error(
             DrainingError.code,
             "The server was restarted before the answer was complete. Ask again.",
             retryable=True,
         )
-        for run_id in list(self._running):
-            self._stop(run_id, interruption)
-        await self._all_ended()
-
-    async def _all_ended(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks:  # also those that are still beginning
+            for run_id in list(self._running):
+                self._stop(run_id, interruption)
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -173,7 +177,8 @@ class Supervisor:
             writer = Writer(self._log, header)
             await writer.put(Status(RunStatus.RUNNING))
             stop: asyncio.Future[Finish | Error] = asyncio.get_running_loop().create_future()
-            run = _Running(header, work, writer, asyncio.create_task(_produce(work, writer)), stop)
+            producer = asyncio.create_task(_produce(work, writer, stop))
+            run = _Running(header, work, writer, producer, stop)
             self._running[header.run_id] = run
         finally:
             del self._starting[header.run_id]
@@ -211,14 +216,20 @@ class Supervisor:
     async def _end(self, run: _Running, finish: Finish, error: Error | None) -> None:
         """Save the message, then show the terminal events: in this order, so that they always agree."""
         writer, header = run.writer, run.header
+        reference: Reference | None = None
         await writer.flush()
-        reference = run.work.cite(writer.transcript)
-        last_seq = writer.last + 1 + (error is not None) + (reference is not None)
-        conclusion = Conclusion(
-            transcript=writer.transcript, finish=finish, error=error, reference=reference, last_seq=last_seq
-        )
         try:
-            await run.work.save(conclusion)
+            reference = run.work.cite(writer.transcript)
+            last_seq = writer.last + 1 + (error is not None) + (reference is not None)
+            await run.work.save(
+                Conclusion(
+                    transcript=writer.transcript,
+                    finish=finish,
+                    error=error,
+                    reference=reference,
+                    last_seq=last_seq,
+                )
+            )
         except Exception as failure:  # whatever it is: a run without its end would keep its viewers for ever
             logger.exception("answer could not be saved", run_id=header.run_id)
             error = error or _as_event(failure, "The answer could not be saved.", header.run_id)
@@ -231,11 +242,15 @@ class Supervisor:
         await writer.flush()
 
 
-async def _produce(work: Work, writer: Writer) -> Finish:
+async def _produce(work: Work, writer: Writer, stop: asyncio.Future[Finish | Error]) -> Finish:
     async with aclosing(work.produce()) as pieces:
         async for piece in pieces:
+            if stop.done():
+                break  # it was told to stop and did not listen; what it says now is no part of the answer
             if isinstance(piece, Finish):
                 return piece
+            if not isinstance(piece, PIECES) or (isinstance(piece, Reference) and piece.final):
+                raise TypeError(f"A backend may not yield {type(piece).__name__}, or a final reference.")
             await writer.put(piece)
     raise RuntimeError("The backend stopped without saying how it finished.")
 
@@ -264,5 +279,5 @@ def _judge(run: _Running) -> tuple[Finish, Error | None]:
 
 def _as_event(failure: BaseException, what: str, run_id: str) -> Error:
     if isinstance(failure, RagChatError):
-        return Error(failure.code, f"{what} {failure}", failure.retryable)
+        return Error(failure.code, storable(f"{what} {failure}"), failure.retryable)
     return Error(500, f"{what} This is a defect; the server's log tells more about the run {run_id}.")

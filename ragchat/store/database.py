@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from tortoise import BaseDBAsyncClient, context, timezone
 from tortoise.exceptions import (
     BaseORMException,
@@ -39,13 +40,18 @@ from tortoise.transactions import in_transaction
 from ragchat.errors import ConfigurationError, DatabaseError, NotFoundError
 from ragchat.store.models import APP
 
+logger = structlog.get_logger(__name__)
+
 T = TypeVar("T")
+V = TypeVar("V")
 M = TypeVar("M", bound=Model)
 Dialect = Literal["sqlite", "postgres"]
 
 MIGRATIONS: Final = "ragchat.migrations"
 _LOCK_KEY: Final = 0x7261_6763_6861_74  # "ragchat", for pg_advisory_lock
 _LOCK_SECONDS: Final = 60.0
+_CLOSING: Final = 1.0
+"""Seconds that running operations get when the database is closed."""
 _SQLITE_PRAGMAS: Final = "busy_timeout=5000&synchronous=NORMAL"
 
 
@@ -96,9 +102,9 @@ class Database:
         return f"{self.place} {'is brought up to date by the next start' if waiting else 'is up to date'}"
 
     async def close(self) -> None:
-        """Let running operations finish, then disconnect. May be called again."""
+        """Let running operations finish, but not for ever, then disconnect. May be called again."""
         if self._operations:
-            await asyncio.wait(self._operations)
+            await asyncio.wait(self._operations, timeout=_CLOSING)
         if self._tortoise is not None:
             tortoise, self._tortoise = self._tortoise, None
             await _in_context(tortoise, tortoise.close_connections)
@@ -111,7 +117,7 @@ class Database:
             tortoise.exceptions.IntegrityError: a unique value is taken.
         """
         if self._tortoise is None:
-            raise DatabaseError(f"The database {self.place} is not open.")
+            raise DatabaseError("The database is not open.")
         task = _start_in_context(self._tortoise, operation)
         self._operations.add(task)
         task.add_done_callback(self._forget)
@@ -120,10 +126,8 @@ class Database:
         except IntegrityError:
             raise
         except _UNREACHABLE as error:
-            raise DatabaseError(
-                f"The database {self.place} does not answer as it should ({_reason(error)}). "
-                "Try again in a moment."
-            ) from error
+            logger.error("database error", database=self.place, error=_reason(error))
+            raise DatabaseError("The database does not answer as it should. Try again in a moment.") from error
 
     async def transaction(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Like `run`, all or nothing. On SQLite the first statement should write (see docs/operations.md)."""
@@ -141,7 +145,7 @@ class Database:
             NotFoundError: there is none; ``missing`` is the sentence that says so.
             DatabaseError: see `run`.
         """
-        row = await self.run(lambda: model.get_or_none(**columns))
+        row = await self.run(lambda: model.get_or_none(**storable(columns)))
         if row is None:
             raise NotFoundError(missing)
         return row
@@ -261,11 +265,20 @@ def connection() -> BaseDBAsyncClient:
     return context.require_context().db()
 
 
-def storable(text: str) -> str:
-    """``text`` as both databases accept it: PostgreSQL refuses NUL, and both refuse lone surrogates."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+def storable(value: V) -> V:
+    """``value`` (a text, or lists and dictionaries of texts) as both databases accept it.
+
+    PostgreSQL refuses NUL, and both refuse lone surrogates.
+    """
+    match value:
+        case str() if not value.isascii() or "\0" in value:
+            return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")  # type: ignore[return-value]
+        case dict():
+            return {storable(key): storable(item) for key, item in value.items()}  # type: ignore[return-value]
+        case list() | tuple():
+            return [storable(item) for item in value]  # type: ignore[return-value]
+        case _:
+            return value
 
 
 def _config(url: str) -> dict[str, Any]:

@@ -68,10 +68,12 @@ def _of(user: str) -> dict[str, str]:
 
 
 async def history(database: Database, session_id: str, limit: int) -> list[Message]:
-    """The last ``limit`` messages of a session, oldest first."""
+    """The last ``limit`` messages of a session that say something, oldest first."""
     if not limit:
         return []
-    newest = await database.run(lambda: Message.filter(session_id=session_id).order_by("-position").limit(limit))
+    newest = await database.run(
+        lambda: Message.filter(session_id=session_id, content__not="").order_by("-position").limit(limit)
+    )
     return newest[::-1]
 
 
@@ -115,12 +117,18 @@ async def begin_run(database: Database, question: Question) -> None:
 
 
 async def end_run(database: Database, question: Question, message: dict[str, Any], run: dict[str, Any]) -> None:
-    """Save the answer (``message`` holds columns of `Message`) and how its run ended (columns of `Run`)."""
+    """Save the answer (``message`` holds columns of `Message`) and how its run ended (columns of `Run`).
+
+    Saving it again changes nothing: a commit may have succeeded although its reply was lost.
+    """
     header = question.header
 
     async def end() -> None:
-        await Run.filter(id=header.run_id).update(**run, finished_at=timezone.now())
-        await _add_message(question, id=header.message_id, role="assistant", run_id=header.run_id, **message)
+        await Run.filter(id=header.run_id).update(**storable(run), finished_at=timezone.now())
+        if await Message.exists(id=header.message_id):
+            return
+        columns = storable(message)
+        await _add_message(question, id=header.message_id, role="assistant", run_id=header.run_id, **columns)
         await Session.filter(id=header.session_id).update(updated_at=timezone.now())
 
     await database.transaction(end)

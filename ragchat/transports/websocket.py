@@ -134,7 +134,7 @@ class ChatSocket:
                 return
             run_id = self._newest
         if isinstance(run_id, str):
-            await self._runs.cancel(self._principal, run_id)
+            await self._runs.stop(self._principal, run_id)
         elif run_id is not None:
             raise RequestError("The field `run_id` must be a string.")
 
@@ -165,7 +165,7 @@ class ChatSocket:
             cancelled, self._cancel_next = self._cancel_next, False
         self._newest = header.run_id
         if cancelled:
-            await self._runs.cancel(self._principal, header.run_id)
+            await self._runs.stop(self._principal, header.run_id)
         self._following = True
         if ask.stream:
             await self._follow(header.run_id)
@@ -174,11 +174,13 @@ class ChatSocket:
         self._following = False
 
     async def _follow(self, run_id: str) -> None:
-        socket = self._socket
+        # Quart's public `send` gives way to the loop and accepts again before each frame, which costs more than
+        # all that we do for it. We wait for the log between batches anyway.
+        send = self._socket._send
         async for batch in stream.follow(self._log, run_id, 0, self._settings.heartbeat):
             if batch is not None:
                 for piece in stream.encoded(batch, ragflow, frame):
-                    await socket.send(piece)
+                    await send(piece)
 
     async def _send_whole(self, header: Header) -> None:
         transcript = await stream.collect(self._log, header.run_id)
@@ -191,7 +193,7 @@ class ChatSocket:
 
 def frame(_run_id: str, frames: Sequence[tuple[int, bytes]]) -> tuple[str, ...]:
     """Frames as text messages."""
-    return tuple(json.decode() for _, json in frames)
+    return tuple([json.decode() for _, json in frames])
 
 
 class ChatSocketRoute:

@@ -21,16 +21,16 @@ class ScriptedBackend:
     """
 
     name = "scripted"
-    continuation: Literal["none"] = "none"
+    continuation: Literal["none", "prefix", "replay"] = "none"
 
     def __init__(self, script: Script | Sequence[Step]) -> None:
-        self._script = script
+        self.script = script
         self.prompts: list[Prompt] = []
         self.closed = asyncio.Event()
 
     async def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         self.prompts.append(prompt)
-        steps = self._script(prompt) if callable(self._script) else self._script
+        steps = self.script(prompt) if callable(self.script) else self.script
         try:
             for step in steps:
                 if isinstance(step, asyncio.Event):
@@ -53,12 +53,12 @@ class FixedRetriever:
     """Finds the same passages for every question; ``queries`` are what it was asked."""
 
     def __init__(self, passages: Sequence[Passage] = ()) -> None:
-        self._passages = list(passages)
+        self.passages = list(passages)
         self.queries: list[Query] = []
 
     async def retrieve(self, query: Query) -> list[Passage]:
         self.queries.append(query)
-        return self._passages
+        return self.passages
 
 
 def words(text: str) -> list[Step]:

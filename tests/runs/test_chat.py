@@ -12,7 +12,7 @@ import pytest
 from ragchat import Principal, RagChat, stream
 from ragchat.auth.identity import DEFAULT_TENANT
 from ragchat.backends.contract import Finish
-from ragchat.errors import ConflictError, DatabaseError, DrainingError, NotFoundError
+from ragchat.errors import BackendError, ConflictError, DatabaseError, DrainingError, NotFoundError
 from ragchat.events import DocumentCount, Header, Token, Transcript, Usage
 from ragchat.runs.chat import Ask
 from ragchat.settings import load
@@ -61,7 +61,7 @@ async def service(tmp_path: Path, database_url: str) -> AsyncIterator[Service]:
 
 
 async def test_run_message_and_reference_are_kept_with_their_tenant(service: Service) -> None:
-    service.backend._script = [Token("It is so [ID:1]."), Finish("stop", Usage(total_tokens=7))]
+    service.backend.script = [Token("It is so [ID:1]."), Finish("stop", Usage(total_tokens=7))]
     header, transcript = await service.answer()
     database = service.ragchat.database
     run = await database.run(lambda: Run.get(id=header.run_id))
@@ -100,14 +100,14 @@ async def test_when_nothing_is_found_the_empty_response_is_said_word_for_word_wi
     service: Service,
 ) -> None:
     await service.change_chat(empty_response="Nothing {knowledge} here.")
-    service.retriever._passages = []
+    service.retriever.passages = []
     _, transcript = await service.answer()
     assert transcript.text == "Nothing {knowledge} here."
     assert service.backend.prompts == []
 
 
 async def test_without_an_empty_response_the_model_is_asked_even_when_nothing_is_found(service: Service) -> None:
-    service.retriever._passages = []
+    service.retriever.passages = []
     await service.answer()
     assert len(service.backend.prompts) == 1
 
@@ -159,7 +159,7 @@ async def test_a_model_sees_only_the_newest_messages(tmp_path: Path, service: Se
 
 async def test_a_busy_session_takes_no_second_question(service: Service) -> None:
     gate = asyncio.Event()
-    service.backend._script = [gate, Finish()]
+    service.backend.script = [gate, Finish()]
     header = await service.ask()
     with pytest.raises(ConflictError):
         await service.ask(session_id=header.session_id)
@@ -214,7 +214,7 @@ async def test_an_answer_is_saved_once_the_database_is_back(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = asyncio.Event()
-    service.backend._script = [Token("a"), gate, Finish()]
+    service.backend.script = [Token("a"), gate, Finish()]
     header = await service.ask()
     transaction, failures = service.ragchat.database.transaction, iter(range(2))
 
@@ -230,8 +230,65 @@ async def test_an_answer_is_saved_once_the_database_is_back(
     assert (await service.messages(header.session_id))[-1] == ("assistant", "a")
 
 
+async def test_an_answer_whose_commit_was_acknowledged_to_nobody_is_saved_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction, lost = service.ragchat.database.transaction, iter([False, True])
+
+    async def replying(operation: Any) -> Any:
+        result = await transaction(operation)
+        if next(lost, False):
+            raise DatabaseError("The connection was lost.")
+        return result
+
+    monkeypatch.setattr(service.ragchat.database, "transaction", replying)
+    header, transcript = await service.answer()
+    assert transcript.error is None
+    assert len(await service.messages(header.session_id)) == 2
+
+
+async def test_a_run_can_be_stopped_while_the_database_is_away(service: Service) -> None:
+    service.backend.script = [Token("half"), asyncio.Event()]
+    header = await service.ask()
+    await service.ragchat.database.close()
+    await service.ragchat.runs.stop(ANN, header.run_id)
+    async with asyncio.timeout(1):
+        await service.backend.closed.wait()
+    await service.ragchat.database.open()
+    await service.ragchat.supervisor.ended(header.run_id)
+    assert (await service.messages(header.session_id))[-1] == ("assistant", "half")
+
+
+async def test_what_no_database_takes_is_neither_streamed_nor_lost(service: Service) -> None:
+    service.retriever.passages = [passage(0, "a\0b")]
+    service.backend.script = [Token("x\0y"), BackendError("it said \0 \ud83c")]
+    header, transcript = await service.answer()
+    assert transcript.text == "xy"
+    assert (await service.messages(header.session_id))[-1] == ("assistant", "xy")
+    for unknown in ({"chat_id": "\0"}, {"session_id": "\0"}, {"session_id": "\ud83c"}):
+        with pytest.raises(NotFoundError):
+            await service.ask(**unknown)
+
+
+async def test_a_model_is_not_shown_answers_that_say_nothing(service: Service) -> None:
+    service.backend.script = [BackendError("broken")]
+    header, _ = await service.answer("first")
+    service.backend.script = words("fine")
+    await service.answer("second", session_id=header.session_id)
+    assert [turn.content for turn in service.backend.prompts[1].turns[1:]] == ["first", "second"]
+
+
+async def test_who_asks_is_an_opaque_name_for_the_model(service: Service) -> None:
+    for principal in (ANN, ANN, Principal(user="bob"), Principal(tenant="default", user="")):
+        await service.answer(principal=principal)
+    names = [prompt.user for prompt in service.backend.prompts]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert not any("ann" in name or "default" in name for name in names)
+
+
 async def test_cancelling_a_run_tells_how_it_ended_and_is_harmless_afterwards(service: Service) -> None:
-    service.backend._script = [Token("half"), asyncio.Event()]
+    service.backend.script = [Token("half"), asyncio.Event()]
     header = await service.ask()
     run = await service.ragchat.runs.cancel(ANN, header.run_id)
     again = await service.ragchat.runs.cancel(ANN, header.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -249,6 +250,56 @@ async def test_a_session_is_busy_while_its_run_goes_on(supervisor: Supervisor) -
     supervisor.cancel("r1")
     await supervisor.ended("r1")
     assert supervisor.busy("s1") is None
+
+
+@pytest.mark.parametrize("piece", [Reference(total=1, final=True), Done("stop"), RUNNING, "text"])
+async def test_what_a_backend_may_not_say_is_a_defect_that_ends_its_run(
+    log: MemoryLog, supervisor: Supervisor, piece: Any
+) -> None:
+    await supervisor.start(Header(run_id="r1"), ScriptedWork([Token("a"), piece, Token("b"), Finish()]))
+    await supervisor.ended("r1")
+    ended = await events(log, "r1")
+    assert (ended[1], ended[-1]) == (Token("a"), Done("error"))
+
+
+async def test_what_a_stubborn_backend_says_after_it_was_stopped_is_not_part_of_the_answer(
+    log: MemoryLog, supervisor: Supervisor
+) -> None:
+    class Talkative(StubbornWork):
+        async def produce(self) -> AsyncGenerator[Piece, None]:
+            async for piece in super().produce():
+                yield Token("late") if isinstance(piece, Finish) else piece
+
+        async def save(self, conclusion: Conclusion) -> None:
+            self.let_go.set()
+            await asyncio.sleep(0)
+            await super().save(conclusion)
+
+    work = Talkative([])
+    await supervisor.start(Header(run_id="r1"), work)
+    await started(log, "r1", 2)
+    supervisor.cancel("r1")
+    await supervisor.ended("r1")
+    assert [event for event in await events(log, "r1") if isinstance(event, Token)] == [Token("a")]
+    assert work.saved[0].last_seq == (await log.tail("r1")).last
+
+
+async def test_draining_does_not_miss_a_run_that_is_just_beginning(log: MemoryLog, supervisor: Supervisor) -> None:
+    gate, entered = asyncio.Event(), asyncio.Event()
+
+    class Slow(ScriptedWork):
+        async def begin(self) -> None:
+            entered.set()
+            await gate.wait()
+
+    starting = asyncio.create_task(supervisor.start(Header(run_id="r1"), Slow([asyncio.Event()])))
+    await entered.wait()
+    draining = asyncio.create_task(supervisor.drain(0))
+    await asyncio.sleep(0)
+    gate.set()
+    await starting
+    await draining
+    assert (await events(log, "r1"))[-1] == Done("error")
 
 
 async def test_draining_lets_runs_finish(log: MemoryLog, supervisor: Supervisor) -> None:

@@ -172,7 +172,7 @@ async def test_a_locked_sqlite_database_is_an_error_that_passes(tmp_path: Path) 
     await database.open()
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(DatabaseError, match="database is locked"):
+    with pytest.raises(DatabaseError, match="does not answer"):
         await database.run(lambda: ApiToken.create(tenant="t", name="n", digest=new_id(), hint="abcd"))
     other.execute("ROLLBACK")
     other.close()
@@ -183,6 +183,10 @@ async def test_a_locked_sqlite_database_is_an_error_that_passes(tmp_path: Path) 
 def test_text_is_stored_without_what_databases_refuse() -> None:
     assert storable("a\0b") == "ab"
     assert storable("emoji 🎉 stays, a lone surrogate \ud83c not") == "emoji 🎉 stays, a lone surrogate ? not"
+
+
+def test_what_is_inside_lists_and_dictionaries_is_made_storable_too() -> None:
+    assert storable({"a\0": ["\0b", {"c": "\ud83c"}], "n": 7}) == {"a": ["b", {"c": "?"}], "n": 7}
 
 
 async def test_the_migrations_make_just_what_the_models_say(database: Database) -> None:
