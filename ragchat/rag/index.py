@@ -53,8 +53,12 @@ _LEVELS: Final = (1, 2, 4, 8)
 _BUDGET: Final = 10_000
 _POOL: Final = 256
 _MAX_TERMS: Final = 64
-_UNKNOWN_PAIR_WEIGHT: Final = 0.5
+_UNKNOWN_PAIR_WEIGHT: Final = 0.2
 """Of a pair of Chinese characters that occurs nowhere: it may be no word, but the seam between two."""
+
+
+_STRICTNESS: Final = 2
+"""The power to which the covered part of a question is raised: half of it is not half an answer."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -68,8 +72,8 @@ class Hit(msgspec.Struct, frozen=True):
     """A chunk that was found.
 
     ``score`` is its BM25, which orders the hits. ``similarity`` is how much of the question it covers, 0 to 1:
-    the weight of the question's terms that occur in it, as a part of the weight of all of them, where a rare
-    term weighs more than a common one and one that occurs nowhere weighs most.
+    the weight of the question's terms that occur in it, as a part of the weight of all of them, squared. A rare
+    term weighs more than a common one, one that occurs nowhere most, and words that only ask nothing.
     """
 
     chunk_id: str
@@ -229,7 +233,7 @@ class _Ranking:
             if occurrences := self._occurrences(term, words):
                 score += weight * _saturation(occurrences, norm)
                 covered += self._importance[term]
-        return Hit(chunk_id, score, covered / self._total if self._total else 0.0)
+        return Hit(chunk_id, score, (covered / self._total) ** _STRICTNESS if self._total else 0.0)
 
     def _occurrences(self, term: str, words: str) -> int:
         # Looking for a dozen words in a text takes a tenth of what taking the text apart does.

@@ -17,6 +17,7 @@ import msgspec
 from ragchat.rag.analyse import analyse
 from ragchat.rag.index import Entry, index_of
 from ragchat.rag.parse import media_type, parse
+from ragchat.rag.question import telling
 from ragchat.rag.split import Piece, split
 from ragchat.store import documents
 from ragchat.store.database import Database, storable
@@ -24,6 +25,8 @@ from ragchat.store.models import Chunk, Dataset, Document, new_id
 
 _MAX_NAME: Final = 255
 _ROWS_PER_INSERT: Final = 500
+_HEADING_WEIGHT: Final = 3
+"""As how many occurrences one in the heading of a chunk counts: it says what all of the text is about."""
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,10 +117,7 @@ class Ingester:
 
     def _prepare(self, content: bytes, name: str) -> list[_Prepared]:
         text = parse(content, name, max_bytes=self._max_bytes)
-        return [
-            _Prepared(piece, Entry(new_id(), tuple(analyse(piece.content))))
-            for piece in split(text, self._chunk_tokens)
-        ]
+        return [_Prepared(piece, Entry(new_id(), _terms(piece))) for piece in split(text, self._chunk_tokens)]
 
     async def _write(self, document: Document, prepared: list[_Prepared]) -> Ingested:
         await documents.lock_dataset(document.tenant, document.dataset_id)
@@ -141,6 +141,11 @@ class Ingester:
 class _Prepared(msgspec.Struct, frozen=True):
     piece: Piece
     entry: Entry
+
+
+def _terms(piece: Piece) -> tuple[str, ...]:
+    heading = [term for term in analyse("".join(piece.headings[-1:])) if telling(term)]
+    return (*analyse(piece.content), *heading * (_HEADING_WEIGHT - 1))
 
 
 def _chunk(document: Document, position: int, prepared: _Prepared) -> Chunk:

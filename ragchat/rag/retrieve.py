@@ -7,7 +7,7 @@ from typing import Final
 from ragchat.events import Passage
 from ragchat.rag.contract import Query
 from ragchat.rag.index import Hit, Scope, index_of
-from ragchat.rag.question import weigh
+from ragchat.rag.question import goes_on, says_little, weigh
 from ragchat.store.database import Database
 from ragchat.store.documents import find_chunks
 from ragchat.store.models import Chunk
@@ -26,18 +26,28 @@ class IndexRetriever:
     async def retrieve(self, query: Query) -> list[Passage]:
         """The best passages, best first; an empty list when nothing fits.
 
+        The questions before count when this one goes on from them, and when it says little and finds nothing.
+
         Raises:
             DatabaseError: the database can't be reached.
         """
-        scope = Scope(tenant=query.tenant, datasets=query.datasets, documents=query.documents)
-        found = await self._index.search(weigh(query.question, query.earlier), scope, query.limit + _SPARE)
-        hits = [hit for hit in found if hit.similarity >= query.threshold]
+        if goes_on(query.question):
+            hits = await self._search(query, query.earlier)
+        else:
+            hits = await self._search(query, ())
+            if not hits and query.earlier and says_little(query.question):
+                hits = await self._search(query, query.earlier)
         chunks = await find_chunks(self._database, query.tenant, [hit.chunk_id for hit in hits])
         passages: dict[str, Passage] = {}
         for hit in hits:
             if chunk := chunks.get(hit.chunk_id):
                 passages.setdefault(" ".join(chunk.content.split()), _passage(chunk, hit))
         return list(passages.values())[: query.limit]
+
+    async def _search(self, query: Query, earlier: tuple[str, ...]) -> list[Hit]:
+        scope = Scope(tenant=query.tenant, datasets=query.datasets, documents=query.documents)
+        found = await self._index.search(weigh(query.question, earlier), scope, query.limit + _SPARE)
+        return [hit for hit in found if hit.similarity >= query.threshold]
 
 
 def _passage(chunk: Chunk, hit: Hit) -> Passage:

@@ -41,9 +41,11 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One chunk: the characters from ``start`` to ``end`` of the text, and the headings above them.
+    """One chunk: the characters from ``start`` to ``end`` of a document.
 
-    ``positions`` has one ``(page, start, end)`` for every page that it touches; the page is 0 without pages.
+    ``headings`` is the path of the headings it stands under, with those that it begins with; ``text`` is what
+    comes after them. ``positions`` has one ``(page, start, end)`` for every page that it touches; the page is 0
+    without pages.
     """
 
     text: str
@@ -55,7 +57,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         """The text under the path of its headings, as it is indexed, shown to a model and cited."""
-        return f"{' > '.join(self.headings)}\n\n{self.text}" if self.headings else self.text
+        return "\n\n".join(part for part in (" > ".join(self.headings), self.text) if part)
 
 
 def split(text: Text, limit: int) -> list[Piece]:
@@ -64,16 +66,22 @@ def split(text: Text, limit: int) -> list[Piece]:
     Every character that is not white space is in at least one piece, and the pieces are in the text's order.
     """
     return [
-        Piece(
-            text=text.text[start:end],
-            start=start,
-            end=end,
-            headings=tuple(heading.title for heading in _path([*above, *_before(section, start)])),
-            positions=_positions(text.pages, start, end),
-        )
+        _piece(text, [*above, *_headings(section)], span)
         for above, section in _sections(text)
-        for start, end in _pack(text.text, section, limit)
+        for span in _pack(text.text, section, limit)
     ]
+
+
+def _piece(text: Text, headings: list[_Block], span: Span) -> Piece:
+    start, end = span
+    body = max([start, *(min(heading.end, end) for heading in headings)])
+    return Piece(
+        text=text.text[body:end].strip(),
+        start=start,
+        end=end,
+        headings=tuple(heading.title for heading in headings if heading.title),
+        positions=_positions(text.pages, start, end),
+    )
 
 
 def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
@@ -81,7 +89,10 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
     end = len(text) if end is None else end
     spans: list[Span] = []
     begin = start
+    code = [span.span() for span in _CODE_SPAN.finditer(text, start, end)]
     for match in _SENTENCE_END.finditer(text, start, end):
+        if any(opening < match.start() < closing for opening, closing in code):
+            continue
         if _ABBREVIATION.search(text, max(begin, match.start() - 12), match.start() + 1):
             continue
         spans.append((begin, match.end()))
@@ -91,8 +102,9 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
 
 
 _SENTENCE_END: Final = re.compile(
-    r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s+[^a-z\s]|\s*\Z)|[。！？；…]+[”’」』）》]*|\n[ \t]*\n"
+    r"[.!?…]+[\"'\u201d\u2019)\]]*(?=\s+[^a-z\s]|\s*\Z)|(?:[。！？；]|……)[。！？；…]*[”’」』）》]*|\n[ \t]*\n"
 )
+_CODE_SPAN: Final = re.compile(r"(`+)(?!`)[^`\n]+\1")
 _ABBREVIATION: Final = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Prof|Gen|Sen|Rep|Lt|Col|Gov|Jr|Sr|No|Fig|vs|cf|al|ca|etc|approx|e\.g|i\.e|U\.S))\.\Z"
 )
@@ -143,8 +155,8 @@ def _path(headings: list[_Block]) -> list[_Block]:
     return path
 
 
-def _before(section: list[_Block], start: int) -> list[_Block]:
-    return [block for block in section if block.level and block.end <= start]
+def _headings(section: list[_Block]) -> list[_Block]:
+    return [block for block in section if block.level]
 
 
 def _paragraphs(text: str) -> Iterator[_Block]:

@@ -48,8 +48,8 @@ async def test_a_document_is_kept_with_its_chunks(database: Database, dataset: s
     assert (document.size, document.status, document.chunk_count) == (len(SEALS), "DONE", 2)
     chunks = await database.run(lambda: Chunk.filter(document_id=document.id).order_by("position"))
     assert [(chunk.position, chunk.dataset_id, chunk.content, chunk.positions) for chunk in chunks] == [
-        (0, dataset, "# Seals\n\nSeals eat fish.", [[0, 0, 24]]),
-        (1, dataset, "Seals\n\n## Sleep\n\nSeals sleep on the ice.", [[0, 26, 59]]),
+        (0, dataset, "Seals\n\nSeals eat fish.", [[0, 0, 24]]),
+        (1, dataset, "Seals > Sleep\n\nSeals sleep on the ice.", [[0, 26, 59]]),
     ]
 
 

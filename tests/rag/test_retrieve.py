@@ -53,11 +53,12 @@ async def test_the_right_section_is_found_with_its_headings_and_place(
     retriever: IndexRetriever, dataset: str
 ) -> None:
     passage = (await ask(retriever, dataset, "How do I continue an interrupted answer?"))[0]
-    assert passage.content.startswith("Manual\n\n## Continue an interrupted answer\n\nWhen a connection breaks")
+    assert passage.content.startswith("Manual > Continue an interrupted answer\n\nWhen a connection breaks")
     assert (passage.document_name, passage.dataset_id) == ("manual.md", dataset)
     [(page, start, end)] = passage.positions
     assert page == 0
-    assert MANUAL[start:end] == passage.content.removeprefix("Manual\n\n")
+    assert MANUAL[start:end].startswith("## Continue an interrupted answer")
+    assert MANUAL[start:end].endswith(passage.content.partition("\n\n")[2])
     assert 0.5 < passage.similarity == passage.term_similarity <= 1.0
 
 
@@ -80,6 +81,35 @@ async def test_a_follow_up_finds_what_it_refers_to(retriever: IndexRetriever, da
     about_bears = await ask(retriever, dataset, "And in winter?", "Where do polar bears live?")
     assert about_penguins[0].document_name == "penguins.txt"
     assert about_bears[0].document_name in {"bears.txt", "copy.txt"}
+
+
+async def test_a_new_question_finds_the_same_in_every_session(retriever: IndexRetriever, dataset: str) -> None:
+    before = "How do I continue an interrupted answer?"
+    for question in ("What are the limits?", "Where do penguins live?", "企鹅生活在哪里？"):
+        assert await ask(retriever, dataset, question, before) == await ask(retriever, dataset, question)
+
+
+async def test_a_new_question_that_finds_nothing_does_not_get_the_answer_before(
+    retriever: IndexRetriever, dataset: str
+) -> None:
+    assert await ask(retriever, dataset, "Are bicycles insured?", "Where do penguins live?") == []
+
+
+async def test_a_question_that_is_not_understood_alone_finds_what_it_refers_to(
+    retriever: IndexRetriever, dataset: str
+) -> None:
+    found = await ask(retriever, dataset, "Where?", "Do penguins live together?")
+    assert found[0].document_name == "penguins.txt"
+
+
+async def test_a_heading_that_fits_comes_before_words_in_passing(
+    dataset: str, ingester: Ingester, retriever: IndexRetriever
+) -> None:
+    await ingester.ingest(
+        b"# Book\n\n## Tokens\n\nRun the command.\n\n## Routes\n\nToken, token.", "b.md",
+        tenant=TENANT, dataset_id=dataset,
+    )  # fmt: skip
+    assert (await ask(retriever, dataset, "How do I get a token?"))[0].content.startswith("Book > Tokens")
 
 
 async def test_the_same_text_is_shown_once(retriever: IndexRetriever, dataset: str) -> None:
