@@ -217,6 +217,8 @@ class Order:
             OutOfOrderError: it may not come here.
         """
         kind = type(event)
+        if kind is Token and self._last is Token:
+            return  # what nearly all events are
         allowed = FOLLOWS[Error] if self._failed and self._last is not Done else FOLLOWS[self._last]
         if self._final:
             allowed = allowed & {Done}
@@ -243,6 +245,8 @@ def join(events: Sequence[Event]) -> list[tuple[int, Event]]:
     Returns:
         Pairs ``(index, event)``: the index in ``events`` of the last one that went into ``event``.
     """
+    if len(events) == 1:
+        return [(0, events[0])]
     joined: list[tuple[int, Event]] = []
     kind: type[Token] | type[Thinking] | None = None
     parts: list[str] = []

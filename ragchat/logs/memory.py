@@ -28,7 +28,7 @@ class MemoryLog:
         self._tails[header.run_id] = Tail(header)
 
     async def append(self, run_id: str, events: Sequence[Event], *, after: int) -> int:
-        tail = await self.tail(run_id)
+        tail = self._tail(run_id)
         if tail.ended or tail.last != after:
             raise FencedError(f"The log of the run {run_id} has moved on to {tail.last}; expected {after}.")
         last = tail.extend(events)
@@ -38,6 +38,9 @@ class MemoryLog:
         return last
 
     async def tail(self, run_id: str) -> Tail:
+        return self._tail(run_id)
+
+    def _tail(self, run_id: str) -> Tail:
         try:
             return self._tails[run_id]
         except KeyError:

@@ -39,7 +39,7 @@ class Tail:
         self.header = header
         self._events: list[Event] = []
         self._batches: dict[int, Batch] = {}
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self._readers: set[Reader] = set()
 
     @property
     def last(self) -> int:
@@ -55,10 +55,8 @@ class Tail:
         """Take in the next events, wake all readers, and return the new last number."""
         self._events.extend(events)
         self._batches.clear()
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(True)
-        self._waiting.clear()
+        for reader in self._readers:
+            reader._wake(grown=True)
         return len(self._events)
 
     def read(self, after: int) -> Batch | None:
@@ -70,7 +68,7 @@ class Tail:
             events = self._events[after : after + MAX_BATCH]
             batch = self._batches[after] = Batch(
                 self.header,
-                tuple((after + 1 + index, event) for index, event in join(events)),
+                tuple([(after + 1 + index, event) for index, event in join(events)]),
                 after + len(events),
             )
         return batch
@@ -93,11 +91,13 @@ class Reader:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
+        self._tail._readers.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tail._readers.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -114,18 +114,18 @@ class Reader:
         self._after = batch.last
         return batch
 
-    async def _grown(self) -> bool:
+    def _grown(self) -> asyncio.Future[bool]:
+        """True when there is more to read, False when patience has run out."""
         # A future of its own for each reader: a shared one would be cancelled for all when one reader leaves.
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._future = future
+        self._future = self._loop.create_future()
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._patience, self._ring)
-        self._tail._waiting.add(future)
-        try:
-            return await future
-        finally:
-            self._tail._waiting.discard(future)
+        return self._future
+
+    def _wake(self, *, grown: bool) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(grown)
 
     def _ring(self) -> None:
         # Armed once and moved on only when it rings: a timer per wait would cost more than the wait itself.
@@ -134,5 +134,4 @@ class Reader:
             self._timer = self._loop.call_later(rest, self._ring)
             return
         self._timer = None
-        if self._future is not None and not self._future.done():
-            self._future.set_result(False)
+        self._wake(grown=False)
