@@ -21,7 +21,7 @@ _REMEMBERED: Final = 2
 _ENGLISH: Final = """
 a about above after again all also am an and any are as at be because been before being below between both but
 by can could did do does doing during each else ever few for from further get give had happen has have having he
-her here hers him his how i if in into is it its just kind know let many may me might more most much must my
+her here hers him his how i if in into is it its just kind know let long many may me might more most much must my
 name no nor not of off on once only or other our out over own please same shall she should so some such tell
 than that the their them then there these they this those through to too type under until up us used very was we
 were what when where which while who whom whose why will with would you your
@@ -29,7 +29,7 @@ were what when where which while who whom whose why will with would you your
 
 _GENERAL: Final = """
 able add allow call change create different difference enable exactly example find go help include keep
-long look make mean need off offer own possible precisely provide put set show start support take thing turn
+look make mean need off offer own possible precisely provide put set show start support take thing turn
 want way work write
 """
 
@@ -74,15 +74,17 @@ def weigh(question: str, earlier: Sequence[str] = ()) -> dict[str, float]:
 
     It borrows from the ``earlier`` ones (oldest first), with terms that weigh less the longer ago they were used.
     """
-    weights = {
-        term: count * (1.0 if telling(term) else _FUNCTION_WEIGHT)
-        for term, count in Counter(analyse(question)).items()
-    }
+    weights = {term: count * _pull(term) for term, count in Counter(analyse(question)).items()}
     for age, before in enumerate(reversed(earlier[-_REMEMBERED:]), 1):
         for term in analyse(before):
             if term not in FUNCTION_TERMS:
                 weights.setdefault(term, _FADING**age)
     return weights
+
+
+def _pull(term: str) -> float:
+    """What a term weighs in a search; two Chinese characters that are only half a word still find the place."""
+    return 1.0 if telling(term) and not term.isascii() else max(telling(term), _FUNCTION_WEIGHT)
 
 
 def goes_on(question: str) -> bool:
