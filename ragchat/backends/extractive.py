@@ -282,11 +282,14 @@ def _quote(units: list[_Unit], citation: str) -> str:
     return lines
 
 
+_CJK_END: Final = tuple("。！？；」』）》")
+
+
 def _gap(before: _Unit | None, unit: _Unit) -> str:
     if before is None or unit.kind == "code" or before.kind == "code":
         return "\n"
     if before.kind == unit.kind:
-        return " " if unit.kind == "prose" else "\n"
+        return ("" if before.text.endswith(_CJK_END) else " ") if unit.kind == "prose" else "\n"
     return "\n\n" if "prose" in {before.kind, unit.kind} and "row" in {before.kind, unit.kind} else "\n"
 
 

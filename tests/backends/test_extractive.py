@@ -73,6 +73,18 @@ def test_chinese_sentences_are_told_apart() -> None:
     assert ask("北极熊生活在哪里？", bears) == "北极熊生活在北极！ [ID:0]"
 
 
+def test_chinese_sentences_follow_without_a_space() -> None:
+    text = "运行这个命令即可安装。然后打开页面。"
+    assert ask("怎样安装?", passage(0, text)) == f"{text} [ID:0]"
+
+
+def test_what_follows_a_colon_is_never_left_out() -> None:
+    text = passage(0, "Bears sleep. They eat two things in the Arctic:\n\nSeals and fish. Foxes do not.")
+    assert ask("What do they eat in the Arctic?", text) == (
+        "They eat two things in the Arctic: Seals and fish. [ID:0]"
+    )
+
+
 def test_how_to_questions_get_the_steps() -> None:
     assert ask("How do I continue an interrupted answer?", GUIDE) == (
         "Send the last id that arrived:\n"
