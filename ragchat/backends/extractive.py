@@ -217,7 +217,11 @@ def _choose(units: Sequence[_Unit], scores: _Scores, *, how_to: bool) -> list[in
     while len(chosen) < _MAX_UNITS:
         known = frozenset(term for index in chosen for term in units[index].terms)
         said = {units[index].text for index in chosen}
-        rest = {i: scores.of(i, known) for i in worth if i not in chosen and units[i].text not in said}
+        rest = {
+            i: scores.of(i, known)
+            for i in worth
+            if units[i].kind != "code" and i not in chosen and units[i].text not in said
+        }
         further = max(rest, key=lambda index: (rest[index], -index), default=-1)
         if further < 0 or rest[further] < _WORTH * worth[best]:
             break

@@ -113,6 +113,11 @@ def test_what_a_sentence_introduces_comes_with_it() -> None:
     assert "goes on" not in answer
 
 
+def test_code_does_not_follow_for_words_that_it_shares() -> None:
+    text = '```json\n{"code": 404, "error": true}\n```\n\nThe error code 409 means busy.'
+    assert ask("What does error code 409 mean?", passage(0, text)) == "The error code 409 means busy. [ID:0]"
+
+
 def test_a_citation_stands_before_code_that_ends_an_answer() -> None:
     steps = passage(0, "Manual > Install\n\nRun this:\n\n```\npip install it\n```")
     assert ask("How do I install it?", steps) == "Run this: [ID:0]\n```\npip install it\n```"
