@@ -33,7 +33,7 @@ from ragchat.settings import Settings, load
 from ragchat.store.database import Database
 from ragchat.store.sessions import end_lost_runs
 from ragchat.transports.sse import Completion, error_response
-from ragchat.transports.websocket import ChatSocketRoute
+from ragchat.transports.websocket import ChatSocketRoute, serve_health
 
 logger = structlog.get_logger(__name__)
 
@@ -72,7 +72,8 @@ class RagChat:
         )
         self.runs = ChatRuns(self.database, self.supervisor, self.retriever, self.backend, self.settings)
         self._draining = asyncio.Event()
-        self._access = Access(identify or Authenticator(self.settings, self.database).identify)
+        own = Authenticator(self.settings, self.database).identify
+        self._access = Access(identify or own, ambient=identify is not None)
         self.blueprint = self._mount()
 
     async def open(self) -> None:
@@ -114,7 +115,7 @@ class RagChat:
         page = Page()
 
         blueprint.add_websocket("/v1/ws/chat", "chat_socket", socket.serve)
-        blueprint.add_websocket("/v1/ws/health", "health_socket", health.socket)
+        blueprint.add_websocket("/v1/ws/health", "health_socket", serve_health)
         blueprint.add_url_rule(
             "/v1/conversation/completion", "completion", completion.respond, methods=["GET", "POST"]
         )

@@ -37,6 +37,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
@@ -186,6 +187,7 @@ class _Connection(TCPServer):
         loop = asyncio.get_running_loop()
         super().__init__(app, loop, config, context, {}, reader, writer)
         self._reading: asyncio.Task[None] | None = None
+        self._ending = False
         self._unread = 0
         self._reading_since = loop.time()
 
@@ -203,7 +205,11 @@ class _Connection(TCPServer):
 
     async def _read_data(self) -> None:
         self._reading = asyncio.current_task()
-        await super()._read_data()
+        with contextlib.suppress(OSError):  # a reset, also one within TLS
+            while data := await self.reader.read(MAX_RECV):
+                if not self._ending:
+                    await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
         self.context.peer_gone.set()
 
     async def _close(self) -> None:
@@ -218,6 +224,7 @@ class _Connection(TCPServer):
         Closing on unread bytes resets the connection, and a reset takes our last words with it: the reason for
         which a socket is closed, or a body is refused.
         """
+        self._ending = True
         if self.context.peer_gone.is_set() or not self.writer.can_write_eof():
             return
         with contextlib.suppress(OSError, RuntimeError, TimeoutError):

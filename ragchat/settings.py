@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     # what a client may send, and how long it may take
     max_message_bytes: Count = Field(256 * 1024, description="largest WebSocket message and JSON body")
     max_question_chars: Count = Field(32_000, description="longest question")
-    max_pending_messages: Count = Field(
-        32, description="messages of one socket that may wait; one more closes it with 1008"
+    max_pending_questions: Count = Field(
+        32, description="questions that may wait on one socket; one more closes it with 1008"
     )
     heartbeat: Seconds = Field(20, le=60, description="longest silence on a connection before a heartbeat is sent")
     send_timeout: Seconds = Field(

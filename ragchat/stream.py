@@ -7,6 +7,7 @@ client changes from the one to the other, so there is none at which an event cou
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol, TypeVar
 
 from ragchat.events import Event, Header, Transcript
@@ -50,9 +51,10 @@ async def collect(log: Log, run_id: str) -> Transcript:
         GoneError: the run's events are no longer kept.
     """
     transcript = Transcript()
-    async for batch in follow(log, run_id, 0, heartbeat=3600):
-        if batch is not None:
-            transcript.extend([event for _, event in batch.events])
+    async with aclosing(follow(log, run_id, 0, heartbeat=3600)) as batches:
+        async for batch in batches:
+            if batch is not None:
+                transcript.extend([event for _, event in batch.events])
     return transcript
 
 

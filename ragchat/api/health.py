@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from importlib.metadata import version
 
 import msgspec
-from quart import Response, websocket
+from quart import Response
 
 from ragchat.errors import DatabaseError
 from ragchat.store.database import Database
@@ -16,7 +15,7 @@ VERSION = version("ragchat")
 
 
 class Health:
-    """``/livez``, ``/readyz`` and the health socket."""
+    """``/livez`` and ``/readyz``."""
 
     def __init__(self, database: Database, draining: asyncio.Event) -> None:
         self._database = database
@@ -36,15 +35,6 @@ class Health:
             return _answer(503, {"status": "unavailable", "database": str(error)})
         return _answer(200, {"status": "ok", "database": "ok"})
 
-    async def socket(self) -> None:
-        """Say that all is well, then answer each text with itself and the time."""
-        await websocket.accept()
-        await websocket.send(_json({"status": "healthy", "message": "ragchat is listening", "version": VERSION}))
-        while True:
-            text = await websocket.receive()
-            if isinstance(text, str):
-                await websocket.send(_json({"echo": text, "timestamp": datetime.now(UTC).isoformat()}))
-
 
 def _answer(status: int, body: dict[str, str]) -> Response:
     response = Response(msgspec.json.encode(body), status=status, content_type="application/json")
@@ -52,7 +42,3 @@ def _answer(status: int, body: dict[str, str]) -> Response:
     if status == 503:
         response.headers["Retry-After"] = "2"
     return response
-
-
-def _json(value: dict[str, str]) -> str:
-    return msgspec.json.encode(value).decode()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import msgspec
@@ -49,10 +50,17 @@ class Access:
 
     Args:
         identify: finds out who speaks: an `Authenticator`'s, or the host's.
+        ambient: whether browsers may send what it looks at without the page's doing, as they do with cookies.
     """
 
-    def __init__(self, identify: Identify) -> None:
+    def __init__(self, identify: Identify, *, ambient: bool) -> None:
         self._identify = identify
+        self._ambient = ambient
+
+    def allows_origin(self, connection: Websocket) -> bool:
+        """Whether a page of this origin may open the socket; browsers let every page try (RFC 6455, 10.2)."""
+        origin = connection.headers.get("Origin")
+        return not self._ambient or origin is None or urlsplit(origin).netloc == connection.host
 
     async def request(self) -> Principal:
         """Who sent the current request.

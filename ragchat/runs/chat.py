@@ -65,6 +65,7 @@ class ChatRuns:
             RequestError: the question can't be asked like this; nothing was saved.
             UnavailableError: no more runs can start now; nothing was saved.
         """
+        ask = msgspec.structs.replace(ask, question=storable(ask.question))
         self._check(ask)
         chat = await sessions.find_chat(self._database, principal.tenant, ask.chat_id)
         query = _narrowed(chat, principal.tenant, ask)

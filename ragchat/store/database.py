@@ -29,6 +29,7 @@ from tortoise.exceptions import (
     DBConnectionError,
     IntegrityError,
     OperationalError,
+    ValidationError,
 )
 from tortoise.exceptions import (
     ConfigurationError as TortoiseConfigurationError,
@@ -145,7 +146,10 @@ class Database:
             NotFoundError: there is none; ``missing`` is the sentence that says so.
             DatabaseError: see `run`.
         """
-        row = await self.run(lambda: model.get_or_none(**storable(columns)))
+        try:
+            row = await self.run(lambda: model.get_or_none(**storable(columns)))
+        except ValidationError:  # an id that is longer than the column belongs to no row
+            row = None
         if row is None:
             raise NotFoundError(missing)
         return row
@@ -375,7 +379,7 @@ def _driver_errors() -> tuple[type[Exception], ...]:
         import asyncpg
     except ImportError:
         return ()
-    return (asyncpg.PostgresError, asyncpg.InterfaceError)
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 _UNREACHABLE: Final[tuple[type[Exception], ...]] = (

@@ -13,6 +13,8 @@ from ragchat.runs.chat import Ask
 
 _LISTS: Final = ("kb_ids", "doc_ids", "files")
 _FIELDS: Final = frozenset(Ask.__struct_fields__)
+MAX_IDS: Final = 256
+"""Ids in one list: what a search is narrowed to costs time for each."""
 MESSAGE_TYPES: Final = ("chat", "cancel", "ping")
 
 
@@ -31,6 +33,8 @@ def parse_object(text: str | bytes, limit: int) -> dict[str, Any]:
         raise TooLargeError(f"The message has {len(data)} bytes; at most {limit} are accepted. Send less at once.")
     try:
         value = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError:
+        raise RequestError("The message is not valid UTF-8.") from None
     except msgspec.DecodeError as error:
         raise RequestError(f"The message is not valid JSON: {error}.") from None
     except RecursionError:
@@ -41,15 +45,20 @@ def parse_object(text: str | bytes, limit: int) -> dict[str, Any]:
 
 
 def parse_ask(fields: Mapping[str, Any]) -> Ask:
-    """The question in a JSON object; fields that nobody knows are ignored.
+    """The question in a JSON object; fields that nobody knows, and optional ones that are empty, are ignored.
 
     Raises:
-        RequestError: a field is missing or of the wrong type.
+        RequestError: a field is missing, of the wrong type, or a list with too many ids.
     """
     known = {name: value for name, value in fields.items() if name in _FIELDS and value is not None}
     for name in _LISTS:
         if isinstance(known.get(name), str):
             known[name] = [part.strip() for part in known[name].split(",") if part.strip()]
+        if isinstance(known.get(name), list) and len(known[name]) > MAX_IDS:
+            raise RequestError(f"The list `{name}` has {len(known[name])} ids; at most {MAX_IDS} are accepted.")
+    for name in (*_LISTS, "session_id"):
+        if known.get(name) in ("", []):
+            del known[name]
     for name in ("chat_id", "question"):
         if name not in known:
             raise RequestError(f"The field `{name}` is missing.")

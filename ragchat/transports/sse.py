@@ -7,6 +7,7 @@ Framing as in the HTML standard, section 9.2, "Server-sent events".
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from quart import Response, request
@@ -15,6 +16,7 @@ from ragchat import stream
 from ragchat.auth.identity import Access, Principal
 from ragchat.codecs import ragflow
 from ragchat.errors import (
+    GoneError,
     RagChatError,
     RateLimitedError,
     RequestError,
@@ -63,15 +65,24 @@ class Completion:
 
     async def _fields(self) -> dict[str, Any]:
         if request.method == "GET":
+            if request.headers.get("Transfer-Encoding") or request.content_length:
+                raise RequestError("A GET has no body here. Send the fields as query parameters, or use POST.")
             return ask_fields(request.args)
         return parse_object(await read_body(self._settings.max_message_bytes), self._settings.max_message_bytes)
 
     async def _resume(self, principal: Principal, cursor: str) -> Response:
         run_id, after = parse_cursor(cursor)
         run = await self._runs.find(principal, run_id)
-        if 0 < run.last_seq <= after:
+        try:
+            tail = await self._log.tail(run_id)
+        except GoneError:
+            if 0 < run.last_seq <= after:
+                return Response(b"", status=204)
+            raise
+        if tail.ended and after >= tail.last:
             return Response(b"", status=204)
-        await self._log.tail(run_id)
+        if after > tail.last:
+            raise RequestError(f"The run has {tail.last} events so far; there is none with the number {after}.")
         return self._stream(run_id, after)
 
     def _stream(self, run_id: str, after: int) -> Response:
@@ -83,12 +94,13 @@ class Completion:
         # An id without data is remembered by EventSource but shown to nobody: from the first byte on, a reader
         # that is cut off continues this run and starts no other.
         yield f"retry: {RETRY_MILLISECONDS}\nid: {run_id}:{after}\n\n".encode()
-        async for batch in stream.follow(self._log, run_id, after, self._settings.heartbeat):
-            if batch is None:
-                yield b": heartbeat\n\n"
-            else:
-                for piece in stream.encoded(batch, ragflow, frame):
-                    yield piece
+        async with aclosing(stream.follow(self._log, run_id, after, self._settings.heartbeat)) as batches:
+            async for batch in batches:
+                if batch is None:
+                    yield b": heartbeat\n\n"
+                else:
+                    for piece in stream.encoded(batch, ragflow, frame):
+                        yield piece
 
     async def _whole(self, header: Header) -> Response:
         transcript = await stream.collect(self._log, header.run_id)

@@ -1,18 +1,27 @@
 """The chat socket. The sibling of `ragchat.transports.sse`; both iterate `ragchat.stream.follow`.
 
-A socket has two tasks. One *receives*: it reads every message at once, because Quart's inbound queue has no
-bound, obeys ``cancel`` and ``ping``, and lines questions up. The other *answers* the questions one after the
-other, because frames of RAGFlow's codec do not say which question they belong to. Neither owns the answer: when
-the peer leaves, both end and the run goes on.
+A socket has four tasks, and ends with the first of them:
+
+    fill     reads every message at once, because Quart's own inbound queue has no bound, into one that has
+    obey     takes them from there: answers ``ping``, obeys ``cancel``, explains mistakes, lines questions up
+    answer   answers the questions one after the other, because frames of RAGFlow's codec do not say which
+             question they belong to
+    leave    says goodbye when the server goes away and everything has been answered
+
+None of them owns the answer: when the peer leaves, they end and the run goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from contextlib import aclosing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, NoReturn
 
+import msgspec
 import quart.wrappers
 import structlog
 from quart import abort, websocket
@@ -41,9 +50,60 @@ _LEFT: tuple[type[Exception], ...] = (
     (quart.wrappers.ClientDisconnectedError,) if hasattr(quart.wrappers, "ClientDisconnectedError") else ()
 )
 
+_LAST_WORDS = 0.05
+"""Seconds that a peer which floods us gets to take in why its socket is closed."""
+
+_WAITING = 4
+"""Messages of the largest size that may wait on one socket; of smaller ones correspondingly more."""
+
+_MESSAGE_OVERHEAD = 64
+"""What a message costs beside its characters."""
+
+_ECHO_BYTES = 256 * 1024
+"""What may wait for its echo on a health socket."""
+
 PONG = '{"type":"pong"}'
 MAX_REASON = 40
 """Characters of a close reason: it has room for 123 bytes, and a Chinese character takes three."""
+
+
+class Inbox:
+    """Messages of the current socket that wait to be handled.
+
+    Args:
+        limit: how many bytes of them may wait.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._socket: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._limit = limit
+        self._size = 0
+
+    async def fill(self) -> None:
+        """Read messages until the peer leaves.
+
+        Raises:
+            RateLimitedError: it sends faster than they are handled.
+        """
+        while True:
+            message: Any = await self._socket.receive()
+            self._size += _weight(message)
+            if self._size > self._limit:
+                raise RateLimitedError(
+                    "Too many messages wait on this connection. Wait for answers before you send more."
+                )
+            self._messages.put_nowait(message)
+
+    async def next(self) -> Any:
+        """The next message, as soon as there is one: a text, bytes, or None for an empty binary message."""
+        message = await self._messages.get()
+        self._size -= _weight(message)
+        return message
+
+
+def _weight(message: str | bytes | None) -> int:
+    return _MESSAGE_OVERHEAD + len(message or "")
 
 
 class ChatSocket:
@@ -56,14 +116,15 @@ class ChatSocket:
     def __init__(
         self, principal: Principal, log: Log, runs: ChatRuns, settings: Settings, draining: asyncio.Event
     ) -> None:
-        self._socket: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up per frame
+        # the proxy would cost a look-up per frame
+        self._socket: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]
         self._principal = principal
         self._log = log
         self._runs = runs
         self._settings = settings
         self._draining = draining
-        self._questions: deque[Ask] = deque()
-        self._asked = asyncio.Event()
+        self._inbox = Inbox(_WAITING * settings.max_message_bytes)
+        self._questions: asyncio.Queue[Ask] = asyncio.Queue(settings.max_pending_questions)
         self._newest: str | None = None
         self._starting = False
         self._following = False
@@ -71,25 +132,28 @@ class ChatSocket:
 
     async def serve(self) -> None:
         """Talk until the peer leaves, the server goes away, or the credentials run out; then close."""
-        receiver = asyncio.create_task(self._receive())
-        answerer = asyncio.create_task(self._answer())
+        tasks = [
+            asyncio.create_task(work) for work in (self._inbox.fill(), self._obey(), self._answer(), self._leave())
+        ]
         try:
             left = seconds_left(self._principal)
-            done, _ = await asyncio.wait({receiver, answerer}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 await self._socket.close(1008, "The session token has expired.")
             for task in done:
                 await self._explain(task)
         finally:
-            receiver.cancel()
-            answerer.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _explain(self, task: asyncio.Task[None]) -> None:
         """Close the socket for the reason for which one of its tasks ended."""
         if task.cancelled():
             return
         failure = task.exception()
-        if isinstance(failure, RagChatError):
+        if isinstance(failure, RateLimitedError):
+            await _cut_off(self._socket, failure)
+        elif isinstance(failure, RagChatError):
             if not isinstance(failure, DrainingError):
                 await self._send_error(failure)
             await self._socket.close(failure.close_code, str(failure)[:MAX_REASON])
@@ -97,9 +161,9 @@ class ChatSocket:
             logger.error("socket failed", exc_info=failure)
             await self._socket.close(1011, "This is a defect; the server's log tells more.")
 
-    async def _receive(self) -> None:
+    async def _obey(self) -> None:
         while True:
-            message: Any = await self._socket.receive()
+            message = await self._inbox.next()
             try:
                 await self._handle(message)
             except (TooLargeError, RateLimitedError):
@@ -122,14 +186,13 @@ class ChatSocket:
             raise RequestError(f"The type {kind!r} is not known. Known are {', '.join(MESSAGE_TYPES)}.")
 
     def _line_up(self, ask: Ask) -> None:
-        if len(self._questions) >= self._settings.max_pending_messages:
-            raise RateLimitedError(f"More than {len(self._questions)} questions are waiting on this connection.")
-        self._questions.append(ask)
-        self._asked.set()
+        if self._questions.full():
+            raise RateLimitedError(f"More than {self._questions.maxsize} questions wait on this connection.")
+        self._questions.put_nowait(ask)
 
     async def _cancel(self, run_id: object) -> None:
         if run_id is None:
-            if self._starting or (self._questions and not self._following):
+            if self._starting or not (self._following or self._questions.empty()):
                 self._cancel_next = True  # it came before the run that it is meant for
                 return
             run_id = self._newest
@@ -139,19 +202,15 @@ class ChatSocket:
             raise RequestError("The field `run_id` must be a string.")
 
     async def _answer(self) -> None:
-        draining = asyncio.create_task(self._draining.wait())
-        try:
-            while True:
-                asked = asyncio.create_task(self._asked.wait())
-                await asyncio.wait({asked, draining}, return_when=asyncio.FIRST_COMPLETED)
-                asked.cancel()
-                while self._questions:
-                    await self._answer_one(self._questions.popleft())
-                self._asked.clear()
-                if draining.done():
-                    raise DrainingError("This server is being restarted. Connect again.")
-        finally:
-            draining.cancel()
+        while True:
+            ask = await self._questions.get()
+            await self._answer_one(ask)
+            self._questions.task_done()
+
+    async def _leave(self) -> None:
+        await self._draining.wait()
+        await self._questions.join()
+        raise DrainingError("This server is being restarted. Connect again.")
 
     async def _answer_one(self, ask: Ask) -> None:
         self._starting = True
@@ -177,10 +236,11 @@ class ChatSocket:
         # Quart's public `send` gives way to the loop and accepts again before each frame, which costs more than
         # all that we do for it. We wait for the log between batches anyway.
         send = self._socket._send
-        async for batch in stream.follow(self._log, run_id, 0, self._settings.heartbeat):
-            if batch is not None:
-                for piece in stream.encoded(batch, ragflow, frame):
-                    await send(piece)
+        async with aclosing(stream.follow(self._log, run_id, 0, self._settings.heartbeat)) as batches:
+            async for batch in batches:
+                if batch is not None:
+                    for piece in stream.encoded(batch, ragflow, frame):
+                        await send(piece)
 
     async def _send_whole(self, header: Header) -> None:
         transcript = await stream.collect(self._log, header.run_id)
@@ -210,6 +270,8 @@ class ChatSocketRoute:
 
     async def serve(self) -> None:
         """Authenticate before a message is read, then talk."""
+        if not self._access.allows_origin(websocket):
+            abort(403, "Pages of this origin may not connect.")
         if websocket.requested_subprotocols:
             abort(400, "None of the subprotocols that were offered is spoken here.")
         try:
@@ -231,3 +293,42 @@ async def _refuse(failure: Exception) -> None:
     await websocket.accept()
     await websocket.send(ragflow.error(failure.code, str(failure)).decode())
     await websocket.close(failure.close_code, str(failure)[:MAX_REASON])
+
+
+async def _cut_off(socket: Websocket, error: RateLimitedError) -> NoReturn:
+    """Close a socket whose peer sends without end.
+
+    A peer that does not read is not waited for, because meanwhile Quart would take in what it sends. For the
+    same reason the handler must not simply return: Quart would then wait to send a close of its own. Only a
+    cancelled one ends the reading too.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS):
+            await socket.send(ragflow.error(error.code, str(error)).decode())
+            await socket.close(error.close_code, str(error)[:MAX_REASON])
+    raise asyncio.CancelledError
+
+
+async def serve_health() -> None:
+    """``WS /v1/ws/health``: say that all is well, then answer each text with itself and the time."""
+    await websocket.accept()
+    inbox = Inbox(_ECHO_BYTES)
+    tasks = [asyncio.create_task(inbox.fill()), asyncio.create_task(_echo(inbox))]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if isinstance(failure := task.exception(), RateLimitedError):
+                await _cut_off(websocket._get_current_object(), failure)  # type: ignore[attr-defined]
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _echo(inbox: Inbox) -> None:
+    hello = {"status": "healthy", "message": "ragchat is listening", "version": version("ragchat")}
+    await websocket.send(msgspec.json.encode(hello).decode())
+    while True:
+        text = await inbox.next()
+        if isinstance(text, str):
+            echo = {"echo": text, "timestamp": datetime.now(UTC).isoformat()}
+            await websocket.send(msgspec.json.encode(echo).decode())

@@ -24,9 +24,19 @@ def test_fields_that_nobody_knows_and_fields_that_are_null_are_ignored() -> None
     assert parse_ask({**MINIMAL, "type": "chat", "temperature": 1, "session_id": None}) == parse_ask(MINIMAL)
 
 
+@pytest.mark.parametrize("nothing", ["", " , ", []])
+def test_a_list_that_names_nothing_narrows_nothing(nothing: Any) -> None:
+    assert parse_ask({**MINIMAL, "doc_ids": nothing, "kb_ids": nothing, "session_id": ""}) == parse_ask(MINIMAL)
+
+
 @pytest.mark.parametrize("doc_ids", ["a,b", " a , b ,", ["a", "b"]])
 def test_document_ids_come_as_a_list_or_separated_by_commas(doc_ids: Any) -> None:
     assert parse_ask({**MINIMAL, "doc_ids": doc_ids}).doc_ids == ("a", "b")
+
+
+def test_more_ids_than_a_search_can_be_narrowed_to_are_refused() -> None:
+    with pytest.raises(RequestError, match="`doc_ids` has 1000 ids; at most 256"):
+        parse_ask({**MINIMAL, "doc_ids": ["x"] * 1000})
 
 
 def test_a_byte_order_mark_is_not_part_of_the_message() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from ragchat.backends.contract import Finish
-from ragchat.errors import BackendError, RequestError
+from ragchat.errors import BackendError, GoneError, RequestError
 from ragchat.events import Token
 from ragchat.sse import MessageReader
 from ragchat.transports.sse import frame, parse_cursor
@@ -26,12 +27,12 @@ class Reading:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self._reader = MessageReader()
-        self._chunks = response.aiter_raw()
+        self.chunks = response.aiter_raw()
 
     async def until(self, text: str) -> str:
         """Read on until the answer so far contains ``text``; return the answer so far."""
         answer = ""
-        async for chunk in self._chunks:
+        async for chunk in self.chunks:
             for message in self._reader.feed(chunk):
                 data = decode(message.data)["data"]
                 answer += data["answer"] if data is not True else ""
@@ -92,6 +93,18 @@ async def test_a_reader_that_comes_back_gets_what_it_missed_and_goes_on_live(tmp
             assert await again.until("three") == "three"
 
 
+async def test_a_cursor_behind_the_end_is_an_error_and_no_silent_gap(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with serving(scripted(tmp_path, [Token("a"), gate, Finish()])) as live, live.http() as http:
+        async with http.stream("POST", ROUTE, json=ask()) as response:
+            reading = Reading(response)
+            await reading.until("a")
+            run_id = reading.cursor.partition(":")[0]
+            beyond = await http.get(ROUTE, headers={"Last-Event-ID": f"{run_id}:500"})
+            gate.set()
+    assert beyond.status_code == 400
+
+
 async def test_several_viewers_see_the_same_answer(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with serving(scripted(tmp_path, [Token("a"), gate, Token("b"), Finish()])) as live, live.http() as http:
@@ -148,6 +161,7 @@ async def test_a_whole_answer_that_failed_has_the_status_of_its_error(tmp_path: 
         ({"content": b"hello"}, 400),
         ({"content": b"[]"}, 400),
         ({"content": b""}, 400),
+        ({"content": '{"chat_id":"default","question":"café"}'.encode("latin-1")}, 400),
         ({"json": {"chat_id": "default"}}, 400),
         ({"json": ask("  ")}, 400),
         ({"json": ask(chat_id="nope")}, 404),
@@ -156,13 +170,14 @@ async def test_a_whole_answer_that_failed_has_the_status_of_its_error(tmp_path: 
         ({"json": ask(), "headers": {"Last-Event-ID": "nope:1"}}, 404),
         ({"json": ask(), "headers": {"Authorization": "Bearer wrong"}}, 401),
         ({"content": b" " * 300_000}, 413),
+        ({"method": "GET", "params": ask(), "content": b"a body"}, 400),
     ],
 )
 async def test_bad_input_gets_the_envelope_under_the_right_status_and_leaves_no_trace(
     tmp_path: Path, request_: dict[str, object], code: int
 ) -> None:
     async with serving(scripted(tmp_path)) as live, live.http() as http:
-        answer = await http.post(ROUTE, **request_)  # type: ignore[arg-type]
+        answer = await http.request(**{"method": "POST", "url": ROUTE, **request_})  # type: ignore[arg-type]
         assert (answer.status_code, answer.json()["code"]) == (code, code)
         assert answer.json()["data"]["answer"].startswith("**ERROR**: ")
         assert (await live.runs(), await live.sessions()) == (0, 0)
@@ -190,8 +205,10 @@ async def test_a_run_whose_events_are_no_longer_kept_is_gone_and_its_message_sav
 
 
 async def gone(live: Live, run_id: str) -> None:
-    while run_id in live.ragchat.log._tails:
-        await asyncio.sleep(0.005)
+    with contextlib.suppress(GoneError):
+        while True:
+            await live.ragchat.log.tail(run_id)
+            await asyncio.sleep(0)
 
 
 async def test_too_many_answers_at_once_are_refused_with_retry_after(tmp_path: Path) -> None:
@@ -213,7 +230,7 @@ async def test_cancel_over_http_stops_the_backend_and_ends_every_stream(tmp_path
             run_id = reading.cursor.partition(":")[0]
             first = await http.post(f"/api/v1/runs/{run_id}/cancel")
             again = await http.post(f"/api/v1/runs/{run_id}/cancel")
-            assert b'"data":true' in b"".join([chunk async for chunk in reading._chunks])
+            assert b'"data":true' in b"".join([chunk async for chunk in reading.chunks])
         assert backend.closed.is_set()
         assert first.json() == again.json()
         assert (first.json()["status"], first.json()["finish_reason"]) == ("cancelled", "cancelled")

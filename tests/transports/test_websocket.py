@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket as socketlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +14,14 @@ from typing import Any
 
 import jwt
 import pytest
+from quart import Request, Websocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from ragchat import Principal, RagChat
 from ragchat.backends.contract import Finish, Prompt
 from ragchat.events import Token
+from ragchat.settings import load
 from tests.fakes.backend import ScriptedBackend, Step, words
 from tests.live import PASSAGES, Live, ask, decode, scripted, serving
 
@@ -169,6 +174,8 @@ BAD = {
     "a question that is a list": ('{"chat_id":"default","question":["?"]}', 400, "`question` is not as it"),
     "a list with a number": ('{"chat_id":"default","question":"?","kb_ids":[1]}', 400, "`kb_ids[0]` is not"),
     "foreign datasets": ('{"chat_id":"default","question":"?","kb_ids":["other"]}', 404, "None of the `kb_ids`"),
+    "an id that no database could hold": (json.dumps(ask(session_id="x" * 200)), 404, "no session"),
+    "a question of nothing": ('{"chat_id":"default","question":"\\u0000"}', 400, "`question` is empty"),
     "an unknown file": ('{"chat_id":"default","question":"?","files":["f1"]}', 404, "no uploaded file 'f1'"),
     "an unknown type": ('{"type":"dance"}', 400, "'dance' is not known"),
     "a type that is a number": ('{"type":7}', 400, "7 is not known"),
@@ -218,7 +225,7 @@ async def test_an_oversized_frame_closes_with_1009(tmp_path: Path) -> None:
 
 async def test_who_floods_without_waiting_is_closed_with_1008(tmp_path: Path) -> None:
     async with (
-        serving(scripted(tmp_path, [asyncio.Event()], max_pending_messages=3)) as live,
+        serving(scripted(tmp_path, [asyncio.Event()], max_pending_questions=3)) as live,
         socket(live) as connection,
     ):
         with pytest.raises(ConnectionClosed) as caught:
@@ -325,3 +332,61 @@ async def test_a_draining_server_says_goodbye_with_1012_after_the_answer(tmp_pat
             await busy.wait_closed()
             await draining
     assert (idle.close_code, busy.close_code) == (1012, 1012)
+
+
+async def test_who_sends_without_reading_is_cut_off_before_memory_grows(tmp_path: Path) -> None:
+    """Also on the health socket, where a stranger could otherwise fill the memory."""
+    async with serving(scripted(tmp_path, send_timeout=1)) as live:
+        for path, headers in (("/v1/ws/health", {}), ("/v1/ws/chat", live.headers)):
+            sent = await asyncio.to_thread(send_without_reading, live.url, path, headers)
+            assert sent < 100 * 1024 * 1024
+
+
+def send_without_reading(url: str, path: str, headers: dict[str, str]) -> int:
+    """Send messages until the server has had enough; return how many bytes it took."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    lines = [
+        f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        *(f"{name}: {value}" for name, value in headers.items()), "", "",
+    ]  # fmt: skip
+    size = 60_000
+    message = b"\x81\xfe" + size.to_bytes(2) + bytes(4) + b"x" * size  # a masked text frame
+    sent = 0
+    with socketlib.create_connection((host, int(port)), timeout=2) as peer:
+        peer.sendall("\r\n".join(lines).encode())
+        peer.recv(1)
+        with contextlib.suppress(OSError):
+            for _ in range(200):  # small ones, until the answers to them fill what lies between us
+                peer.sendall((b"\x81\x82" + bytes(4) + b"xx") * 300)
+            while sent < 400 * 1024 * 1024:
+                peer.sendall(message)
+                sent += size
+    return sent
+
+
+async def test_sockets_that_leave_leave_nothing_behind(tmp_path: Path) -> None:
+    async with serving(scripted(tmp_path)) as live:
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            async with socket(live) as connection:
+                await say(connection, {"type": "ping"})
+                await connection.recv()
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before:
+                await asyncio.sleep(0)
+
+
+async def test_pages_of_other_origins_may_not_connect_where_a_host_identifies_by_cookie(tmp_path: Path) -> None:
+    async def identify(connection: Request | Websocket) -> Principal | None:
+        return Principal(user="ann")
+
+    ragchat = RagChat(load(data_dir=tmp_path, port=0, drain_timeout=0.1), identify=identify)
+    async with serving(ragchat) as live:
+        for origin in (None, live.url):
+            async with connect(live.socket_url, origin=origin, proxy=None) as connection:  # type: ignore[arg-type]
+                await say(connection, {"type": "ping"})
+                assert decode(await connection.recv()) == {"type": "pong"}
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(live.socket_url, origin="https://evil.example", proxy=None)  # type: ignore[arg-type]
+    assert caught.value.response.status_code == 403
