@@ -63,7 +63,8 @@ const chinese = navigator.language.toLowerCase().startsWith("zh");
 const words = chinese ? WORDS.zh : WORDS.en;
 
 const CHAT = "default";
-const NEW_TURN = { text: "", passages: [], session: "", cursor: "", error: "", stopped: false, ended: false };
+const NEW_TURN = { text: "", passages: [], session: "", cursor: "", error: "", refused: false, stopped: false, ended: false };
+const REFUSALS_FOR_GOOD = [400, 404, 413]; // the same question would be refused again
 const RECONNECT_DELAYS = [500, 1000, 2000, 4000, 8000];
 const LONGEST_SILENCE = 75_000; // the server sends a heartbeat at least every 60 seconds
 const NEAR_THE_END = 80; // pixels from the bottom at which a reader still follows the growing answer
@@ -170,8 +171,10 @@ function take(turn, { id, data }) {
   if (!data) return;
   const frame = JSON.parse(data);
   if (frame.data === true) turn.ended = true;
-  else if (frame.code !== 0) turn.error = frame.message;
-  else {
+  else if (frame.code !== 0) {
+    turn.error = frame.message;
+    turn.refused = REFUSALS_FOR_GOOD.includes(frame.code);
+  } else {
     const { answer, replace, reference, session_id } = frame.data;
     turn.text = replace ? answer : turn.text + answer;
     turn.passages = reference.chunks ?? turn.passages;
@@ -306,7 +309,7 @@ class TurnView {
 
   draw() {
     this.waiting = false;
-    const { text, passages, error, stopped, reconnecting } = this.turn;
+    const { text, passages, error, refused, stopped, reconnecting } = this.turn;
     const growing = current === this;
     const following = scroller.scrollHeight - scroller.scrollTop - innerHeight < NEAR_THE_END;
     this.element.ariaBusy = String(growing);
@@ -315,6 +318,7 @@ class TurnView {
     const note = growing ? reconnecting && words.reconnecting : stopped && words.stopped;
     show(this.part(".note"), note || "");
     show(this.part(".failure"), growing ? "" : error, this.part(".failure span"));
+    this.part(".retry").hidden = refused;
     if (following) scroller.scrollTop = scroller.scrollHeight;
   }
 
@@ -406,6 +410,7 @@ function leave(turn) {
 
 function fail(turn, error) {
   turn.error = error.message;
+  turn.refused = REFUSALS_FOR_GOOD.includes(error.status);
   if (!(error instanceof Refusal)) throw error;
   if (error.status === 401) {
     if (!kept.token) turn.error = words.signInMore;
@@ -450,8 +455,9 @@ composer.addEventListener("submit", (event) => {
   event.preventDefault();
   focusQuestion();
   const text = question.value.trim();
-  if (!text || current) return;
+  if (text && current) return;
   question.value = "";
+  if (!text) return;
   const turn = { question: text, ...NEW_TURN };
   kept.turns.push(turn);
   answer(addTurn(turn));

@@ -289,3 +289,27 @@ async def test_the_page_follows_the_end_only_while_its_reader_is_there(serve: Se
     gates[1].set()
     await expect(lines_shown).to_have_count(120)
     assert await page.evaluate("scrollY") == top
+
+
+async def test_white_space_is_no_question_and_leaves_the_box_as_it_was(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    box = page.get_by_label("Your question")
+    empty = await box.bounding_box()
+    await box.fill(" \n \n ")
+    await page.get_by_role("button", name="Ask").click()
+    await expect(box).to_have_value("")
+    assert await box.bounding_box() == empty
+    await expect(page.get_by_role("article")).to_have_count(0)
+
+
+async def test_a_question_that_is_refused_for_good_is_not_offered_again(
+    serve: Serve, page: Page, complaints: list[str]
+) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    await ask(page, "?" * 32_001)
+    await expect(page.locator(".failure")).to_contain_text("32")
+    await expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    assert len(complaints) == 1
+    assert "413" in complaints.pop()
