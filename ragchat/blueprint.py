@@ -8,9 +8,9 @@ come from) go into the constructor.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, suppress
 
-import structlog
 from quart import Blueprint, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -35,7 +35,7 @@ from ragchat.store.sessions import end_lost_runs
 from ragchat.transports.sse import Completion, error_response
 from ragchat.transports.websocket import ChatSocketRoute, serve_health
 
-logger = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _CLOSING = 2.0
 """Seconds that answers get to be saved when the service is closed without having been drained."""
@@ -84,7 +84,7 @@ class RagChat:
         """
         await self.database.open()
         if lost := await end_lost_runs(self.database):
-            logger.warning("answers were lost when the server ended", count=lost)
+            logger.warning("%d answers were lost when the server ended the last time.", lost)
         await bootstrap(self.database)
 
     async def drain(self) -> None:

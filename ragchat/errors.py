@@ -4,12 +4,10 @@
     ├── ConfigurationError                what to change before the service can start; exit code 1
     ├── RequestError                400   the client's doing; the sentence says what to send instead
     │   ├── UnauthenticatedError    401   close 1008
-    │   ├── ForbiddenError          403   close 1008
     │   ├── NotFoundError           404   also for what belongs to another tenant
     │   ├── ConflictError           409   the session is busy, the id is taken
     │   ├── GoneError               410   the run's log is no longer kept
     │   ├── TooLargeError           413   close 1009
-    │   ├── UnprocessableError      422   the same request id with another request
     │   ├── RateLimitedError        429   close 1008
     │   └── DocumentError           400   a file that can't be read, with the reason
     ├── UnavailableError            503   close 1013; come back later
@@ -59,12 +57,6 @@ class UnauthenticatedError(RequestError):
     code = 401
 
 
-class ForbiddenError(RequestError):
-    """Known, but not allowed to do this."""
-
-    code = 403
-
-
 class NotFoundError(RequestError):
     """No such thing, or none that this principal may know of."""
 
@@ -89,12 +81,6 @@ class TooLargeError(RequestError):
 
     code = 413
     close_code = 1009
-
-
-class UnprocessableError(RequestError):
-    """Well-formed and understood, but it contradicts what was said before."""
-
-    code = 422
 
 
 class RateLimitedError(RequestError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tortoise import Tortoise
 from websockets.asyncio.client import connect
 
 from ragchat import Principal, RagChat
+from ragchat.backends.contract import Finish, Piece, Prompt
 from ragchat.errors import ConfigurationError
 from ragchat.events import Token
 from ragchat.runs.chat import Ask
@@ -173,3 +175,19 @@ async def test_a_defect_is_logged_and_not_shown(tmp_path: Path) -> None:
         assert frame["code"] == 500
         assert "secret detail" not in frame["message"]
         assert socket.close_code == 1011
+
+
+async def test_a_host_without_log_settings_shows_no_local_variables(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Leaky(ScriptedBackend):
+        async def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+            api_key = "canary-7f3a"
+            raise RuntimeError(f"no answer with a key of {len(api_key)} characters")
+            yield Finish()
+
+    ragchat = scripted(tmp_path, Leaky([]))
+    async with serving(ragchat) as live, live.http() as http:
+        await http.post("/v1/conversation/completion", json=ask())
+    printed = capfd.readouterr()
+    assert "canary-7f3a" not in printed.out + printed.err

@@ -10,15 +10,26 @@ import ragchat
 def test_the_public_names_are_these() -> None:
     assert ragchat.__all__ == [
         "Backend",
+        "BackendError",
         "Finish",
+        "Observation",
+        "Passage",
         "Principal",
         "Prompt",
         "Query",
         "RagChat",
         "RagChatError",
+        "Reference",
+        "Replace",
         "Retriever",
         "Settings",
+        "Thinking",
+        "Token",
+        "ToolCall",
         "Turn",
+        "UnauthenticatedError",
+        "UnavailableError",
+        "Usage",
         "create_app",
     ]
     public = {name for name, value in vars(ragchat).items() if not name.startswith("_")}

@@ -290,17 +290,22 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+def _count(value: Any) -> int:
+    """A number of tokens; whatever can't be one is no reason to lose an answer."""
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < 2**53 else 0
+
+
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
 
     def counted(self) -> Usage:
-        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
+        prompt, completion = _count(self.prompt_tokens), _count(self.completion_tokens)
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
-            total_tokens=self.total_tokens or prompt + completion,
+            total_tokens=_count(self.total_tokens) or prompt + completion,
         )
 
 

@@ -45,7 +45,8 @@ class MemoryLog:
             return self._tails[run_id]
         except KeyError:
             raise GoneError(
-                f"The events of the run {run_id} are no longer kept. If it was completed, its message is in the session."
+                f"The events of the run {run_id} are no longer kept. "
+                "If it was completed, its message is in the session."
             ) from None
 
     async def close(self) -> None:

@@ -18,6 +18,9 @@ from ragchat.events import Done, Event, Header, join
 MAX_BATCH = 1024
 """Events that one read returns at most, so that a long replay leaves the other readers their turn."""
 
+MAX_SHARED = 16
+"""Positions whose batch is kept to be shared; readers of a live run are at a few, a replay visits many."""
+
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
     """What a reader gets at once: ``(seq, event)`` pairs up to the number ``last``.
@@ -65,6 +68,8 @@ class Tail:
             return None
         batch = self._batches.get(after)
         if batch is None:
+            if len(self._batches) >= MAX_SHARED:
+                self._batches.clear()
             events = self._events[after : after + MAX_BATCH]
             batch = self._batches[after] = Batch(
                 self.header,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -37,8 +37,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     kb_ids: tuple[str, ...] | None = None
     doc_ids: tuple[str, ...] | None = None
     files: tuple[str, ...] = ()
-    request_id: str | None = None
-    on_busy: Literal["reject"] = "reject"
 
 
 class ChatRuns:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 
 from ragchat.backends.contract import PIECES, Finish, Piece
 from ragchat.errors import ConflictError, DrainingError, RagChatError, UnavailableError
@@ -24,7 +24,7 @@ from ragchat.logs.contract import Log
 from ragchat.runs.writer import Writer
 from ragchat.store.database import storable
 
-logger = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _CLOSING = 1.0
 """Seconds a cancelled backend gets to let go before its run is ended without it."""
@@ -197,7 +197,7 @@ class Supervisor:
             finish, error = await self._outcome(run)
             await self._end(run, finish, error)
         except Exception:
-            logger.exception("run could not be ended", run_id=run_id)
+            logger.exception("The run %s could not be ended.", run_id)
         finally:
             del self._running[run_id]
             run.ended.set()
@@ -231,7 +231,7 @@ class Supervisor:
                 )
             )
         except Exception as failure:  # whatever it is: a run without its end would keep its viewers for ever
-            logger.exception("answer could not be saved", run_id=header.run_id)
+            logger.exception("The answer of the run %s could not be saved.", header.run_id)
             error = error or _as_event(failure, "The answer could not be saved.", header.run_id)
             finish = Finish("error", finish.usage)
         terminal: list[Event | None] = [error, reference]
@@ -271,9 +271,9 @@ def _judge(run: _Running) -> tuple[Finish, Error | None]:
         why = run.stop.result()
         return (why, None) if isinstance(why, Finish) else (Finish("error"), why)
     if isinstance(failure, RagChatError):
-        logger.warning("answer failed", run_id=run.header.run_id, error=str(failure))
+        logger.warning("The run %s failed: %s", run.header.run_id, failure)
     else:
-        logger.error("answer failed", run_id=run.header.run_id, exc_info=failure)
+        logger.error("The run %s failed.", run.header.run_id, exc_info=failure)
     return Finish("error"), _as_event(failure, "The answer failed.", run.header.run_id)
 
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import structlog
 from tortoise import BaseDBAsyncClient, context, timezone
 from tortoise.exceptions import (
     BaseORMException,
@@ -41,7 +41,7 @@ from tortoise.transactions import in_transaction
 from ragchat.errors import ConfigurationError, DatabaseError, NotFoundError
 from ragchat.store.models import APP
 
-logger = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -127,7 +127,7 @@ class Database:
         except IntegrityError:
             raise
         except _UNREACHABLE as error:
-            logger.error("database error", database=self.place, error=_reason(error))
+            logger.error("The database %s failed: %s", self.place, _reason(error))
             raise DatabaseError("The database does not answer as it should. Try again in a moment.") from error
 
     async def transaction(self, operation: Callable[[], Awaitable[T]]) -> T:

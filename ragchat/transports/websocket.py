@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -23,7 +24,6 @@ from typing import Any, NoReturn
 
 import msgspec
 import quart.wrappers
-import structlog
 from quart import abort, websocket
 from quart.wrappers import Websocket
 
@@ -43,7 +43,7 @@ from ragchat.runs.chat import Ask, ChatRuns
 from ragchat.settings import Settings
 from ragchat.transports.messages import MESSAGE_TYPES, parse_ask, parse_object
 
-logger = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _LEFT: tuple[type[Exception], ...] = (
     # From 0.23 on Quart says so when the peer leaves; before, it only cancels the handler.
