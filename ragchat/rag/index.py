@@ -57,7 +57,7 @@ _UNKNOWN_PAIR_WEIGHT: Final = 0.2
 """Of a pair of Chinese characters that occurs nowhere: it may be no word, but the seam between two."""
 
 
-_STRICTNESS: Final = 2
+_STRICTNESS: Final = 1.5
 """The power to which the covered part of a question is raised: half of it is not half an answer."""
 
 

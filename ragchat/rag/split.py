@@ -90,8 +90,10 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
     spans: list[Span] = []
     begin = start
     code = [span.span() for span in _CODE_SPAN.finditer(text, start, end)]
+    openings = [opening for opening, _ in code]
     for match in _SENTENCE_END.finditer(text, start, end):
-        if any(opening < match.start() < closing for opening, closing in code):
+        before = bisect_right(openings, match.start()) - 1
+        if before >= 0 and match.start() < code[before][1]:
             continue
         if _ABBREVIATION.search(text, max(begin, match.start() - 12), match.start() + 1):
             continue
@@ -101,10 +103,12 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
     return [span for span in (_trim(text, *span) for span in spans) if span[0] < span[1]]
 
 
+# Possessive, and anchored where a run of marks begins: what people draw with dots would take quadratic time.
 _SENTENCE_END: Final = re.compile(
-    r"[.!?…]+[\"'\u201d\u2019)\]]*(?=\s+[^a-z\s]|\s*\Z)|(?:[。！？；]|……)[。！？；…]*[”’」』）》]*|\n[ \t]*\n"
+    r"(?<![.!?…])[.!?…]++[\"'\u201d\u2019)\]]*+(?=\s+[^a-z\s]|\s*\Z)"
+    r"|(?:[。！？；]|……)[。！？；…]*[”’」』）》]*|\n[ \t]*\n"
 )
-_CODE_SPAN: Final = re.compile(r"(`+)(?!`)[^`\n]+\1")
+_CODE_SPAN: Final = re.compile(r"(?<!`)(`++)[^`\n]++\1(?!`)")
 _ABBREVIATION: Final = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Prof|Gen|Sen|Rep|Lt|Col|Gov|Jr|Sr|No|Fig|vs|cf|al|ca|etc|approx|e\.g|i\.e|U\.S))\.\Z"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,3 +168,10 @@ def test_sentences_never_lose_a_character(text: str) -> None:
     for start, end in sentences(text):
         covered[start:end] = [True] * (end - start)
     assert all(covered)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("drawing", ["." * 200_000 + "a", "…" * 200_000 + "a", "`" * 200_001, "a `b.` " * 50_000])
+def test_what_is_drawn_with_marks_takes_no_quadratic_time(drawing: str) -> None:
+    """Quadratic would be hours; the limit only keeps a failure short."""
+    assert sentences(drawing)[-1][1] == len(drawing.rstrip())
