@@ -191,18 +191,28 @@ def load(**overrides: Any) -> Settings:
         ConfigurationError: a value does not make sense, or the environment has a ``RAGCHAT_`` variable that
             no setting has (a typing error would otherwise be ignored in silence).
     """
-    _reject_unknown(os.environ)
+    settings, wrong = examine(**overrides)
+    if settings is None or wrong:
+        raise ConfigurationError("\n".join(wrong))
+    return settings
+
+
+def examine(**overrides: Any) -> tuple[Settings | None, list[str]]:
+    """Like `load`, but tell all that is wrong, a line each. There are no settings if a value makes no sense."""
+    wrong = _unknown(os.environ)
     try:
-        return Settings(**overrides)
+        return Settings(**overrides), wrong
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
+        return None, [*wrong, *(_explain(dict(item)) for item in error.errors())]
 
 
-def _reject_unknown(environment: Mapping[str, str]) -> None:
+def _unknown(environment: Mapping[str, str]) -> list[str]:
     known = CLIENT_VARIABLES | {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name.upper() not in known:
-            raise ConfigurationError(f"{name}: there is no such setting. `ragchat doctor` lists them all.")
+    return [
+        f"{name}: there is no such setting. `ragchat doctor` lists them all."
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name.upper() not in known
+    ]
 
 
 def _explain(item: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ragchat.settings import Settings
+from tests.fakes.model_server import ModelServer
 from tests.service import ragchat, serving
 
 NOWHERE = "postgres://ragchat:hunter2@127.0.0.1:9/ragchat"
@@ -72,7 +74,7 @@ class TestWhatIsWrongIsOneClearLine:
             )
         assert_one_clear_line(tmp_path, command, expected="9999_future", RAGCHAT_PORT="0")
 
-    @pytest.mark.parametrize("command", ["serve", "migrate", "doctor"])
+    @pytest.mark.parametrize("command", ["serve", "migrate"])
     def test_a_setting_that_makes_no_sense(self, tmp_path: Path, command: str) -> None:
         assert_one_clear_line(tmp_path, command, expected="RAGCHAT_PORT='eighty'", RAGCHAT_PORT="eighty")
 
@@ -107,6 +109,10 @@ class TestToken:
         (token,) = result.stdout.splitlines()
         assert token.startswith("ragchat-")
 
+    @pytest.mark.parametrize("name", ["", " \t"])
+    def test_a_name_that_is_empty_is_refused(self, tmp_path: Path, name: str) -> None:
+        assert_one_clear_line(tmp_path, "token", "create", "--name", name, expected="--name is empty")
+
     def test_list_shows_names_and_endings_and_never_a_token(self, tmp_path: Path) -> None:
         tokens = [ragchat(tmp_path, "token", "create", "--name", name).stdout.strip() for name in ("one", "two")]
         ragchat(tmp_path, "token", "revoke", "one")
@@ -135,6 +141,46 @@ class TestDoctor:
         assert [row[0] for row in rows] == [f"RAGCHAT_{name.upper()}" for name in Settings.model_fields]
         assert ["RAGCHAT_MAX_RUNS", "7", "environment"] in rows
         assert ["RAGCHAT_MAX_MESSAGE_BYTES", "262144", "default"] in rows
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("RAGCHAT_PORT", "eighty", "RAGCHAT_PORT='eighty': "),
+            ("RAGCHAT_OPENAI_BASE_URL", "http://127.0.0.1:9/v1", "RAGCHAT_OPENAI_MODEL: is empty while "),
+        ],
+    )
+    def test_a_wrong_setting_is_named_beside_all_the_others(
+        self, tmp_path: Path, name: str, value: str, expected: str
+    ) -> None:
+        result = ragchat(tmp_path, "doctor", **{name: value, "RAGCHAT_MAX_RUNS": "7"})
+        assert (result.returncode, result.stderr) == (1, "")
+        table, _, findings = result.stdout.partition("\n\n")
+        rows = [line.split() for line in table.splitlines()]
+        assert len(rows) == len(Settings.model_fields)
+        assert [name, value, "environment"] in rows
+        assert ["RAGCHAT_MAX_RUNS", "7", "environment"] in rows
+        (finding,) = findings.splitlines()
+        assert finding.startswith(f"failed  setting: {expected}")
+
+    def test_a_setting_that_does_not_exist_is_named_and_the_rest_is_tried(self, tmp_path: Path) -> None:
+        result = ragchat(tmp_path, "doctor", RAGCHAT_PROT="8000")
+        assert (result.returncode, result.stderr) == (1, "")
+        table, _, findings = result.stdout.partition("\n\n")
+        assert len(table.splitlines()) == len(Settings.model_fields)
+        assert [line.partition(": ")[0] for line in findings.splitlines()] == [
+            "failed  setting", "ok      data folder", "ok      database", "ok      model"
+        ]  # fmt: skip
+        assert "RAGCHAT_PROT" in findings
+
+    async def test_a_model_that_its_server_does_not_list_is_a_warning(self, tmp_path: Path) -> None:
+        async with ModelServer() as server:
+            server.script(b'{"data":[{"id":"this"}]}', headers={"Content-Type": "application/json"})
+            variables = {"RAGCHAT_OPENAI_BASE_URL": server.base_url, "RAGCHAT_OPENAI_MODEL": "other"}
+            result = await asyncio.to_thread(ragchat, tmp_path, "doctor", **variables)
+        assert result.returncode == 0
+        (line,) = [line for line in result.stdout.splitlines() if "model:" in line]
+        assert line.startswith("warning model: ")
+        assert "has no 'other'" in line
 
     def test_nothing_is_made_or_changed(self, tmp_path: Path) -> None:
         ragchat(tmp_path, "doctor")
@@ -214,6 +260,10 @@ class TestIngest:
     ) -> None:
         arguments = ("ingest", "library", "--dataset", "insects", "--chat", "nobody")
         assert_one_clear_line(tmp_path, *arguments, expected="There is no chat 'nobody'")
+
+    @pytest.mark.parametrize("name", ["", " \t"])
+    def test_a_dataset_without_a_name_is_refused(self, tmp_path: Path, library: Path, name: str) -> None:
+        assert_one_clear_line(tmp_path, "ingest", "library", "--dataset", name, expected="--dataset is empty")
 
     def test_no_chat_reads_a_dataset_that_is_for_none(self, tmp_path: Path, library: Path) -> None:
         result = ragchat(tmp_path, "ingest", "library/bees.md", "--dataset", "insects", "--chat", "")

@@ -56,6 +56,10 @@ PIECES = (Token, Thinking, ToolCall, Observation, Reference, Replace)
 """What may come before `Finish`; a `Reference` must not be final, which it becomes when the text is known."""
 
 
+class Doubt(str):
+    """A line on something that answers, but perhaps not as it is configured."""
+
+
 class Backend(Protocol):
     """Produces answers.
 
@@ -85,7 +89,7 @@ class Backend(Protocol):
         ...
 
     async def check(self) -> str:
-        """One line on what answers, for ``ragchat doctor`` and ``/readyz``.
+        """One line on what answers, for ``ragchat doctor`` and ``/readyz``; a `Doubt` if it may not.
 
         Raises:
             BackendError: it can't be reached or refuses us.

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from ragchat.backends.contract import Finish, Piece, Prompt
+from ragchat.backends.contract import Doubt, Finish, Piece, Prompt
 from ragchat.backends.http import Upstream
 from ragchat.errors import BackendError
 from ragchat.events import FinishReason, Thinking, Token, ToolCall, Usage
@@ -119,8 +119,8 @@ class OpenAIBackend:
         except (ValueError, RecursionError):
             raise self._upstream.error("lists no models", remedy="its address may lack a /v1") from None
         if any(model.id == self._model for model in models.data):
-            return f"{where}, model {self._model} is there"
-        return f"{where}, but its list of models has no {self._model}"
+            return f"{where}, model {self._model!r} is there"
+        return Doubt(f"{where}, but its list of models has no {self._model!r}; check RAGCHAT_OPENAI_MODEL")
 
     async def close(self) -> None:
         """Let go of all connections."""

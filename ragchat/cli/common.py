@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
+import click
+
 from ragchat.settings import Settings, load
 from ragchat.store.database import Database
 from ragchat.telemetry import logs
@@ -18,6 +20,14 @@ _CONTROLS: Final = dict.fromkeys(code for code in (*range(32), *range(127, 160))
 def printable(text: str) -> str:
     """``text`` without what moves the cursor or worse: models and documents are not trusted with terminals."""
     return text.translate(_CONTROLS)
+
+
+def not_blank(_context: click.Context, option: click.Parameter, value: str) -> str:
+    """A callback of options: ``value`` without white space around it, refused when nothing is left."""
+    name = value.strip()
+    if not name:
+        raise click.ClickException(f"{option.opts[0]} is empty. Give a name that says what it is for.")
+    return name
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

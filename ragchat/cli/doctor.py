@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import click
 from pydantic import SecretStr
 
+from ragchat.backends.contract import Doubt
 from ragchat.blueprint import RagChat
-from ragchat.cli.common import columns, prepare
+from ragchat.cli.common import columns, printable
 from ragchat.errors import ConfigurationError, RagChatError
-from ragchat.settings import PREFIX, Settings
+from ragchat.settings import PREFIX, Settings, examine
+from ragchat.telemetry import logs
 from ragchat.telemetry.logs import Scrubber
 
 
@@ -21,36 +24,51 @@ from ragchat.telemetry.logs import Scrubber
 def doctor() -> None:
     """Show every setting and where it comes from, then try what is configured. Changes nothing.
 
-    The exit code is 1 when something does not work.
+    The exit code is 1 when something is wrong or does not work. While the value of a setting is wrong, nothing
+    is tried.
     """
-    settings = prepare()
-    for line in described(settings):
+    settings, wrong = examine()
+    for line in described(os.environ):
         click.echo(line)
     click.echo()
-    if not asyncio.run(_examine(settings)):
+    for line in wrong:
+        click.echo(f"failed  setting: {printable(line)}")
+    works = settings is not None and asyncio.run(_try(settings))
+    if wrong or not works:
         raise click.exceptions.Exit(1)
 
 
-def described(settings: Settings) -> list[str]:
-    """Every setting with its value and its origin; secrets are only said to be set."""
-    return columns(
-        [(f"{PREFIX}{name.upper()}", _shown(value), _origin(settings, name)) for name, value in settings]
-    )
+def described(environment: Mapping[str, str]) -> list[str]:
+    """Every setting with its value, right or wrong, and its origin; secrets are only said to be set."""
+    given = {name.upper(): value for name, value in environment.items()}
+    rows = []
+    for name, field in Settings.model_fields.items():
+        variable = f"{PREFIX}{name.upper()}"
+        value = given.get(variable, _written(field.default))
+        origin = "environment" if variable in given else "default"
+        rows.append((variable, _shown(value, secret=field.annotation is SecretStr), origin))
+    return columns(rows)
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return "(secret)" if value.get_secret_value() else ""
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return Scrubber().text(str(value))
+def _written(default: object) -> str:
+    """A default as it would be written in the environment."""
+    match default:
+        case SecretStr():
+            return default.get_secret_value()
+        case tuple():
+            return ",".join(default)
+        case _:
+            return str(default)
 
 
-def _origin(settings: Settings, name: str) -> str:
-    return "environment" if name in settings.model_fields_set else "default"
+def _shown(value: str, *, secret: bool) -> str:
+    if secret:
+        return "(secret)" if value else ""
+    return printable(Scrubber().text(value))
 
 
-async def _examine(settings: Settings) -> bool:
+async def _try(settings: Settings) -> bool:
+    logs.configure(settings)
     ragchat = RagChat(settings)
     checks: dict[str, Callable[[], Awaitable[str]]] = {
         "data folder": lambda: asyncio.to_thread(_try_folder, settings.data_dir),
@@ -65,9 +83,10 @@ async def _examine(settings: Settings) -> bool:
 
 async def _passes(name: str, check: Callable[[], Awaitable[str]]) -> bool:
     try:
-        click.echo(f"ok      {name}: {await check()}")
+        line = await check()
+        click.echo(f"{'warning' if isinstance(line, Doubt) else 'ok     '} {name}: {printable(line)}")
     except RagChatError as error:
-        click.echo(f"failed  {name}: {error}")
+        click.echo(f"failed  {name}: {printable(str(error))}")
         return False
     return True
 

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ragchat.auth.identity import DEFAULT_TENANT
 from ragchat.bootstrap import DEFAULT_CHAT, bootstrap
-from ragchat.cli.common import prepare, printable, with_database
+from ragchat.cli.common import not_blank, prepare, printable, with_database
 from ragchat.errors import DocumentError, TooLargeError
 from ragchat.rag.ingest import Ingester
 from ragchat.rag.parse import MEDIA_TYPES
@@ -25,7 +25,9 @@ from ragchat.store.sessions import find_chat, give_dataset
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--dataset", "name", required=True, help="Name of the dataset; made when there is none.")
+@click.option(
+    "--dataset", "name", required=True, callback=not_blank, help="Name of the dataset; made when there is none."
+)
 @click.option(
     "--chat", "chat_id", default=DEFAULT_CHAT, show_default=True,
     help="Id of the chat that shall read the dataset; '' for none.",

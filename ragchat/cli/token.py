@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ragchat.auth.tokens import create_token, list_tokens, revoke_token
-from ragchat.cli.common import columns, prepare, printable, with_database
+from ragchat.cli.common import columns, not_blank, prepare, printable, with_database
 from ragchat.store.models import ApiToken
 
 
@@ -15,7 +15,9 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--name", required=True, help="What it is for; several tokens may have the same name.")
+@click.option(
+    "--name", required=True, callback=not_blank, help="What it is for; several tokens may have the same name."
+)
 def create(name: str) -> None:
     """Make a token and print it, and nothing else. It can't be shown again."""
     click.echo(with_database(prepare(), lambda database: create_token(database, name)))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragchat.backends import openai
-from ragchat.backends.contract import Finish, Piece, Prompt, Turn
+from ragchat.backends.contract import Doubt, Finish, Piece, Prompt, Turn
 from ragchat.backends.http import Upstream
 from ragchat.backends.openai import Completion, OpenAIBackend
 from ragchat.errors import BackendBusyError, BackendError
@@ -431,14 +431,16 @@ async def test_requests_beyond_the_limit_wait(server: ModelServer) -> None:
 @pytest.mark.parametrize(
     ("models", "line"),
     [
-        (["a", "m"], "answers, model m is there"),
-        (["a"], "answers, but its list of models has no m"),
+        (["a", "m"], "answers, model 'm' is there"),
+        (["a"], "answers, but its list of models has no 'm'; check RAGCHAT_OPENAI_MODEL"),
     ],
 )
 async def test_check(models: list[str], line: str, server: ModelServer, backend: OpenAIBackend) -> None:
     body: dict[str, Any] = {"object": "list", "data": [{"id": model, "object": "model"} for model in models]}
     server.script(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
-    assert await backend.check() == f"openai: {server.base_url} {line}"
+    checked = await backend.check()
+    assert checked == f"openai: {server.base_url} {line}"
+    assert isinstance(checked, Doubt) is ("m" not in models)
     assert (server.requests[0].method, server.requests[0].path) == ("GET", "/v1/models")
 
 
