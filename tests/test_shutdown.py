@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -140,3 +141,56 @@ async def test_answers_that_finish_in_time_are_not_interrupted(tmp_path: Path) -
                 assert [frame["code"] for frame in rest] == [0] * len(rest)
             assert await finish(service) == 0
     assert saved(tmp_path) == ["the whole answer"]
+
+
+async def test_a_second_signal_ends_at_once_whatever_the_model_does(tmp_path: Path) -> None:
+    async with ModelServer() as model:
+        model.only(sse(delta("half an answer")), Act.HANG)
+        settings = {"RAGCHAT_OPENAI_BASE_URL": model.base_url, "RAGCHAT_OPENAI_MODEL": "m"}
+        with serving(tmp_path, **settings, RAGCHAT_DRAIN_TIMEOUT="600") as service:
+            async with asking(service) as chunks:
+                service.process.send_signal(signal.SIGTERM)
+                await refused(service)
+                service.process.send_signal(signal.SIGTERM)
+                assert await finish(service) == 0
+                with contextlib.suppress(httpx.TransportError):
+                    async for _ in chunks:
+                        pass
+    assert saved(tmp_path) == ["half an answer"]
+
+
+async def test_a_database_that_somebody_else_holds_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    async with ModelServer() as model:
+        model.only(sse(delta("half an answer")), Act.HANG)
+        settings = {"RAGCHAT_OPENAI_BASE_URL": model.base_url, "RAGCHAT_OPENAI_MODEL": "m"}
+        with serving(tmp_path, **settings, RAGCHAT_DRAIN_TIMEOUT="0.1") as service:
+            async with asking(service) as chunks:
+                file = tmp_path / ".ragchat" / "ragchat.db"
+                with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    service.process.send_signal(signal.SIGTERM)
+                    assert await finish(service) == 0
+                with contextlib.suppress(httpx.TransportError):
+                    async for _ in chunks:
+                        pass
+
+
+@contextlib.asynccontextmanager
+async def asking(service: Service) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A stream whose answer has begun."""
+    headers = {"Authorization": f"Bearer {service.token}"}
+    async with (
+        httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20, trust_env=False) as http,
+        http.stream("POST", ROUTE, json=ask()) as response,
+    ):
+        reader, chunks = MessageReader(), response.aiter_raw()
+        while not list(reader.feed(await anext(chunks))):
+            pass
+        yield chunks
+
+
+async def refused(service: Service) -> None:
+    """Wait until the service says that it is going away."""
+    async with httpx.AsyncClient(base_url=service.url, timeout=20, trust_env=False) as http:
+        while (await http.get("/readyz")).status_code != 503:
+            pass
