@@ -27,6 +27,8 @@ const WORDS = {
     reconnecting: "Connection lost, reconnecting…",
     unreachable: "The server can’t be reached. Check the connection, then try again.",
     unsent: "The question did not get through.",
+    restarted: "The earlier conversation is not available any more; a new one was begun.",
+    refusals: {}, // the server's own sentences are English, and say more
     refused: (status) => `The server refused with status ${status}.`,
     sources: "Sources",
     found: "Passages found",
@@ -52,6 +54,11 @@ const WORDS = {
     reconnecting: "连接中断，正在重新连接……",
     unreachable: "无法连接服务器。请检查网络后重试。",
     unsent: "问题未能送达。",
+    restarted: "之前的对话已不可用，已开始新的对话。",
+    refusals: {
+      401: "令牌无效、已过期或已被撤销。请输入另一个令牌。",
+      413: "问题太长。请缩短后重新提问。",
+    },
     refused: (status) => `服务器拒绝了请求（状态码 ${status}）。`,
     sources: "来源",
     found: "找到的段落",
@@ -63,6 +70,7 @@ const chinese = navigator.language.toLowerCase().startsWith("zh");
 const words = chinese ? WORDS.zh : WORDS.en;
 
 const CHAT = "default";
+const COMPLETION = "v1/conversation/completion";
 const NEW_TURN = { text: "", passages: [], session: "", cursor: "", error: "", refused: false, stopped: false, ended: false };
 const REFUSALS_FOR_GOOD = [400, 404, 413]; // the same question would be refused again
 const RECONNECT_DELAYS = [500, 1000, 2000, 4000, 8000];
@@ -71,13 +79,17 @@ const NEAR_THE_END = 80; // pixels from the bottom at which a reader still follo
 const CITATION = /\[ID:(?<index>\d+)\]/g;
 const CODE = /`(?<code>[^`\n]+)`/g;
 const CITATION_OR_CODE = new RegExp(`${CITATION.source}|${CODE.source}`, "g");
+const TABLE = /^( *\|.*\n *\|[ :|-]*-[ :|-]*(?:\n *\|.*)+)/m; // only with a row, or a growing text would flicker
+const CELL_BORDER = /(?<!\\)\|/;
+const HEADINGS = /^(?!```|\|)(?<headings>.*[^\n.。:：])\n\n(?<text>[^]*)$/; // the first line of a passage, alone
 const NO_BREAK = "\u00a0"; // before a citation, so that it stays on the line of what it proves
 const HALF_A_CITATION = /\[(I(D(:\d*)?)?)?$/;
 
 // ---- what a reload keeps ------------------------------------------------------------------------------------
 
 const STORE = `ragchat ${location.pathname}`;
-const kept = { token: "", turns: [], ...stored() };
+// `token` is the one that the turns were asked with; `draft` is what was typed and not sent.
+const kept = { token: "", turns: [], draft: "", ...stored() };
 
 function stored() {
   try {
@@ -88,6 +100,7 @@ function stored() {
 }
 
 function keep() {
+  kept.draft = question.value;
   try {
     sessionStorage.setItem(STORE, JSON.stringify(kept));
   } catch {
@@ -95,12 +108,38 @@ function keep() {
   }
 }
 
+/** The token of all tabs. Without local storage each tab has its own. */
+function sharedToken() {
+  try {
+    return localStorage.getItem(STORE) ?? kept.token;
+  } catch {
+    return kept.token;
+  }
+}
+
+/** Take over the token of all tabs. Another token may be another person's, who sees nothing of what was said. */
+function renewToken(token = sharedToken()) {
+  if (token === kept.token) return;
+  kept.token = token;
+  const last = kept.turns.at(-1);
+  begin(last && !last.cursor && !last.text ? [last] : []);
+}
+
+/** Use this token from now on, in all tabs. */
+function changeToken(token) {
+  try {
+    localStorage.setItem(STORE, token);
+  } catch {
+    // forbidden or full: it is this tab's alone
+  }
+  renewToken(token);
+}
+
 /** Take the token out of the address, where a screenshot or a bookmark would give it away. */
 function takeToken() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
-  kept.token = token;
-  keep();
+  changeToken(token);
   history.replaceState(null, "", location.pathname + location.search);
 }
 
@@ -128,8 +167,11 @@ async function post(path, { body, cursor } = {}) {
     throw new Refusal(0, words.unreachable);
   });
   if (response.ok) return response;
+  const { status } = response;
   const { message } = await response.json().catch(() => ({}));
-  throw new Refusal(response.status, message ?? words.refused(response.status));
+  // Without a token it is the host who refuses, and only the host knows what to do.
+  const ours = status === 401 && !headers.has("Authorization") ? "" : words.refusals[status];
+  throw new Refusal(status, ours || message || words.refused(status));
 }
 
 /** The events in a stream, as `{id, data}`. A stream that breaks or falls silent simply ends. */
@@ -155,11 +197,28 @@ function parseEvent(block) {
 
 /** Ask a turn's question, or continue where its answer was cut off. */
 async function* open(turn) {
-  const session = kept.turns.findLast(({ session }) => session)?.session;
-  const body = { chat_id: CHAT, question: turn.question, session_id: session };
-  const response = await post("v1/conversation/completion", turn.cursor ? { cursor: turn.cursor } : { body });
+  renewToken();
+  if (!kept.turns.includes(turn)) {
+    turn.ended = true; // another token's
+    return;
+  }
+  const response = await (turn.cursor ? post(COMPLETION, { cursor: turn.cursor }) : send(turn));
   if (response.status === 204) turn.ended = true;
   else yield* readEvents(response.body);
+}
+
+/** Send a turn's question: in its conversation, or in a new one when the server has lost that. */
+async function send(turn) {
+  const body = { chat_id: CHAT, question: turn.question };
+  const session = kept.turns.findLast(({ session }) => session)?.session;
+  try {
+    return await post(COMPLETION, { body: { ...body, session_id: session } });
+  } catch (error) {
+    if (error.status !== 404 || !session || !kept.turns.includes(turn)) throw error;
+  }
+  turn.restarted = true;
+  begin([turn]);
+  return post(COMPLETION, { body });
 }
 
 /** Put one event into its turn. */
@@ -228,21 +287,42 @@ function cited(text) {
   return [...new Set(Array.from(text.matchAll(CITATION), ({ groups }) => Number(groups.index)))];
 }
 
-/** A text as paragraphs and fenced code. Text that is added later changes the last block only. */
+/** A text as paragraphs, tables and fenced code. Text that is added later changes the last block only. */
 function blocks(text) {
   const parts = text.split(/^ *```.*\n?/m);
   const all = parts.flatMap((part, index) => {
     if (index % 2 === 1) return [{ name: "pre", text: part.trimEnd() }];
-    return part.split(/\n\s*\n/).map((paragraph) => ({ name: "p", text: paragraph.trim() }));
+    return part.split(/\n\s*\n/).flatMap(paragraphOrTables);
   });
   return all.filter((block) => block.text);
+}
+
+function paragraphOrTables(text) {
+  return text.trim().split(TABLE).map((part, index) => ({ name: index % 2 ? "table" : "p", text: part.trim() }));
 }
 
 function drawBlock({ name, text }, order) {
   const block = document.createElement(name);
   if (name === "pre") block.textContent = text;
+  else if (name === "table") fillTable(block, text.split("\n"), order);
   else block.append(...inline(text, order));
   return block;
+}
+
+function fillTable(table, [head, , ...rows], order) {
+  table.createTHead().append(drawRow("th", head, order));
+  table.createTBody().append(...rows.map((row) => drawRow("td", row, order)));
+}
+
+function drawRow(name, line, order) {
+  const row = document.createElement("tr");
+  const cells = line.trim().replace(/^\||(?<!\\)\|$/g, "").split(CELL_BORDER);
+  for (const text of cells) {
+    const cell = document.createElement(name);
+    cell.append(...inline(text.trim().replaceAll("\\|", "|"), order));
+    row.append(cell);
+  }
+  return row;
 }
 
 /** Text with its `code` marked and, when their order is given, its citations as buttons. */
@@ -269,8 +349,10 @@ function drawSource(number, passage) {
   const source = fromTemplate("source");
   source.querySelector(".number").textContent = number;
   source.querySelector(".name").textContent = passage.document_name;
+  const { headings = "", text = passage.content } = passage.content.match(HEADINGS)?.groups ?? {};
+  source.querySelector(".headings").textContent = headings;
   source.querySelector(".match").textContent = words.match(Math.round(100 * passage.similarity));
-  source.querySelector("blockquote").append(...blocks(passage.content).map((block) => drawBlock(block)));
+  source.querySelector("blockquote").append(...blocks(text).map((block) => drawBlock(block)));
   return source;
 }
 
@@ -309,14 +391,14 @@ class TurnView {
 
   draw() {
     this.waiting = false;
-    const { text, passages, error, refused, stopped, reconnecting } = this.turn;
+    const { text, passages, error, refused, restarted, stopped, reconnecting } = this.turn;
     const growing = current === this;
     const following = scroller.scrollHeight - scroller.scrollTop - innerHeight < NEAR_THE_END;
     this.element.ariaBusy = String(growing);
     this.drawText(growing ? text.replace(HALF_A_CITATION, "") : text);
     this.drawSources(growing ? [] : passages);
     const note = growing ? reconnecting && words.reconnecting : stopped && words.stopped;
-    show(this.part(".note"), note || "");
+    show(this.part(".note"), note || (restarted && words.restarted) || "");
     show(this.part(".failure"), growing ? "" : error, this.part(".failure span"));
     this.part(".retry").hidden = refused;
     if (following) scroller.scrollTop = scroller.scrollHeight;
@@ -369,6 +451,17 @@ function setCurrent(view) {
   stop.disabled = Boolean(view?.turn.stopped);
 }
 
+/** Begin a new conversation, with these turns of the last ones on the page. */
+function begin(turns = []) {
+  kept.turns = turns;
+  keep();
+  const shown = [...conversation.querySelectorAll(".turn")];
+  for (const gone of shown.slice(0, shown.length - turns.length)) gone.remove();
+  if (turns.length) return;
+  latest = null;
+  setCurrent(null);
+}
+
 function addTurn(turn) {
   latest = new TurnView(turn);
   conversation.append(latest.element);
@@ -413,7 +506,6 @@ function fail(turn, error) {
   turn.refused = REFUSALS_FOR_GOOD.includes(error.status);
   if (!(error instanceof Refusal)) throw error;
   if (error.status === 401) {
-    if (!kept.token) turn.error = words.signInMore;
     askForToken(turn.error);
   } else if (!error.passing) {
     turn.cursor = "";
@@ -446,7 +538,7 @@ function restore() {
 }
 
 signIn.addEventListener("submit", () => {
-  kept.token = token.value.trim();
+  changeToken(token.value.trim());
   token.value = "";
   answer(latest);
 });
@@ -479,19 +571,18 @@ stop.addEventListener("click", () => {
 
 document.getElementById("new").addEventListener("click", () => {
   if (current) cancel(current.turn);
-  for (const turn of conversation.querySelectorAll(".turn")) turn.remove();
-  kept.turns = [];
-  keep();
-  latest = null;
-  setCurrent(null);
+  begin();
   focusQuestion();
 });
 
 addEventListener("hashchange", takeToken);
+addEventListener("storage", () => renewToken());
 addEventListener("pagehide", keep);
 
 document.documentElement.lang = chinese ? "zh-CN" : "en";
 fillIn(document);
 question.placeholder = words.placeholder;
+question.value = kept.draft;
 takeToken();
+renewToken();
 restore();

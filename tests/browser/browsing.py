@@ -14,6 +14,7 @@ from playwright.async_api import Browser, async_playwright
 from quart import Quart, request
 
 from ragchat import server
+from ragchat.auth.identity import Identify
 from ragchat.auth.tokens import create_token
 from ragchat.backends.contract import Backend
 from ragchat.blueprint import RagChat
@@ -64,11 +65,19 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def site(
-    folder: Path, *, backend: Backend | None = None, retriever: Retriever | None = None, prefix: str | None = None
+    folder: Path,
+    *,
+    backend: Backend | None = None,
+    retriever: Retriever | None = None,
+    prefix: str | None = None,
+    identify: Identify | None = None,
 ) -> AsyncIterator[Site]:
-    """Serve ragchat with a new SQLite database in ``folder``, at the root or under ``prefix``."""
+    """Serve ragchat with a new SQLite database in ``folder``, at the root or under ``prefix``.
+
+    ``identify`` is the host's, who then says who is asking in place of tokens.
+    """
     settings = Settings(data_dir=folder, port=0, drain_timeout=0.1)
-    ragchat = RagChat(settings, backend=backend, retriever=retriever)
+    ragchat = RagChat(settings, identify=identify, backend=backend, retriever=retriever)
     app = Quart("host", static_folder=None)
     app.register_blueprint(ragchat.blueprint, url_prefix=prefix)
     requests: list[str] = []

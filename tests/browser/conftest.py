@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page
 
+from ragchat.auth.identity import Identify
 from ragchat.backends.contract import Backend
 from ragchat.events import Passage
 from tests.browser.browsing import Site, chromium, site
@@ -19,7 +20,12 @@ from tests.fakes.backend import FixedRetriever
 
 class Serve(Protocol):
     async def __call__(
-        self, backend: Backend | None = None, *, passages: Sequence[Passage] = (), prefix: str | None = None
+        self,
+        backend: Backend | None = None,
+        *,
+        passages: Sequence[Passage] = (),
+        prefix: str | None = None,
+        identify: Identify | None = None,
     ) -> Site:
         """Serve ragchat: as it comes, or with a backend that is given these passages."""
 
@@ -29,10 +35,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            backend: Backend | None = None, *, passages: Sequence[Passage] = (), prefix: str | None = None
+            backend: Backend | None = None,
+            *,
+            passages: Sequence[Passage] = (),
+            prefix: str | None = None,
+            identify: Identify | None = None,
         ) -> Site:
             retriever = FixedRetriever(passages) if backend else None
-            served = site(tmp_path, backend=backend, retriever=retriever, prefix=prefix)
+            served = site(tmp_path, backend=backend, retriever=retriever, prefix=prefix, identify=identify)
             return await stack.enter_async_context(served)
 
         yield start

@@ -7,11 +7,13 @@ import asyncio
 import msgspec
 import pytest
 from playwright.async_api import Page, expect
+from quart import Request, Websocket
 
+from ragchat.auth.tokens import create_token
 from ragchat.backends.contract import Finish
 from ragchat.errors import BackendError
 from ragchat.events import Replace, Token
-from ragchat.store.models import Run
+from ragchat.store.models import Run, Session
 from tests.browser.browsing import Site, relayed
 from tests.browser.conftest import Serve
 from tests.fakes.backend import ScriptedBackend, Step, passage, words
@@ -313,3 +315,121 @@ async def test_a_question_that_is_refused_for_good_is_not_offered_again(
     await expect(page.get_by_role("button", name="Try again")).to_be_hidden()
     assert len(complaints) == 1
     assert "413" in complaints.pop()
+
+
+async def test_another_tab_shares_the_token_and_not_the_conversation(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    await ask(page)
+    await answered(page, "Yes.")
+    other = await page.context.new_page()
+    await other.goto(site.url)
+    await expect(other.get_by_role("article")).to_have_count(0)
+    await ask(other)
+    await answered(other, "Yes.")
+    first, second = await runs(site)
+    assert first.session_id != second.session_id
+
+
+async def test_a_new_token_clears_the_conversation_in_every_tab(serve: Serve, page: Page) -> None:
+    backend, gate = gated()
+    site = await serve(backend)
+    gate.set()
+    await page.goto(site.link)
+    await ask(page)
+    await answered(page, "the first half and the second.")
+    other = await page.context.new_page()
+    await other.goto(f"{site.url}#token={await create_token(site.ragchat.database, 'other')}")
+    await expect(page.get_by_role("article")).to_have_count(0)
+    await page.reload()
+    await expect(page.get_by_role("article")).to_have_count(0)
+    await ask(page)
+    await answered(page, "the first half and the second.")
+    first, second = await runs(site)
+    assert first.session_id != second.session_id
+
+
+async def test_a_conversation_that_the_server_has_lost_is_begun_anew(
+    serve: Serve, page: Page, complaints: list[str]
+) -> None:
+    site = await serve(ScriptedBackend(lambda prompt: words(f"You said {prompt.question}.")))
+    await page.goto(site.link)
+    await ask(page, "one")
+    await answered(page, "You said one.")
+    await site.ragchat.database.run(lambda: Session.all().delete())
+    await ask(page, "two")
+    await answered(page, "You said two.")
+    await expect(page.locator(".asked")).to_have_text(["two"])
+    note = "The earlier conversation is not available any more; a new one was begun."
+    await expect(page.locator(".note")).to_have_text(note)
+    await expect(page.locator("body")).not_to_contain_text("session_id")
+    await ask(page, "three")
+    await answered(page, "You said three.")
+    await expect(page.locator(".asked")).to_have_text(["two", "three"])
+    assert len(complaints) == 1
+    assert "404" in complaints.pop()
+
+
+async def test_a_host_that_knows_nobody_is_quoted(serve: Serve, page: Page, complaints: list[str]) -> None:
+    async def nobody(_: Request | Websocket) -> None:
+        return None
+
+    site = await serve(ScriptedBackend(words("Never.")), identify=nobody)
+    await page.goto(site.url)
+    await ask(page)
+    await expect(page.get_by_role("dialog")).to_contain_text("You are not signed in. Sign in and try again.")
+    await expect(page.get_by_role("dialog")).not_to_contain_text("ragchat token create")
+    assert len(complaints) == 1
+    assert "401" in complaints.pop()
+
+
+@pytest.mark.parametrize("language", ["zh-CN"])
+async def test_refusals_are_chinese_where_the_page_is(serve: Serve, page: Page, complaints: list[str]) -> None:
+    site = await serve(ScriptedBackend(words("好。")))
+    await page.goto(f"{site.url}#token=ragchat-wrong")
+    await page.get_by_label("您的问题").fill("？" * 32_001)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#sign-in-more")).to_have_text("令牌无效、已过期或已被撤销。请输入另一个令牌。")
+    await page.get_by_label("令牌").fill(site.token)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".failure span")).to_have_text("问题太长。请缩短后重新提问。")
+    assert ["401" in complaints[0], "413" in complaints[1]] == [True, True]
+    complaints.clear()
+
+
+async def test_what_is_typed_and_not_sent_survives_a_reload(serve: Serve, page: Page) -> None:
+    site = await serve(ScriptedBackend(words("Yes.")))
+    await page.goto(site.link)
+    box = page.get_by_label("Your question")
+    await box.fill("Half a ques")
+    await page.reload()
+    await expect(box).to_have_value("Half a ques")
+    await page.keyboard.press("Enter")
+    await answered(page, "Yes.")
+    await page.reload()
+    await expect(box).to_have_value("")
+
+
+async def test_a_table_is_drawn_as_one_with_its_citations(serve: Serve, page: Page) -> None:
+    table = "| Name | Size |\n|:---|---:|\n| `a` [ID:0] | 1 \\| 2 |\n| <b>b</b> | |"
+    text = f"Sizes:\n{table}\nThat is all.\n\n| no table"
+    script = [*map(Token, text), Finish()]
+    site = await serve(ScriptedBackend(script), passages=[passage(0)])
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".answer > *")).to_have_count(4)
+    await expect(page.locator(".answer th")).to_have_text(["Name", "Size"])
+    await expect(page.locator(".answer td")).to_have_text(["a 1", "1 | 2", "<b>b</b>", ""])
+    await expect(page.locator(".answer > p")).to_have_text(["Sizes:", "That is all.", "| no table"])
+    await page.get_by_role("table").get_by_role("button", name="Source 1").click()
+    await expect(page.get_by_text("A passage.")).to_be_visible()
+
+
+async def test_a_source_is_titled_by_the_headings_it_stands_under(serve: Serve, page: Page) -> None:
+    found = [passage(0, "Install > On Linux\n\nUnpack it."), passage(1, "No heading here.\n\nJust text.")]
+    site = await serve(ScriptedBackend(words("Both [ID:0] [ID:1].")), passages=found)
+    await page.goto(site.link)
+    await ask(page)
+    await expect(page.locator(".headings")).to_have_text(["Install > On Linux", ""])
+    await page.get_by_role("button", name="Source 1").click()
+    await expect(page.locator("blockquote")).to_have_text(["Unpack it.", "No heading here.Just text."])
