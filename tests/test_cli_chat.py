@@ -76,6 +76,15 @@ def test_what_is_wrong_is_one_clear_line(service: Service, options: tuple[str, s
     assert expected in line
 
 
+def test_without_a_token_the_first_thing_said_is_what_to_type(tmp_path: Path) -> None:
+    """… whether or not there is a service, and before a question could be typed."""
+    result = ragchat(tmp_path, "chat", stdin=f"{QUESTION}\n")
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert "`ragchat token create --name NAME`" in line
+    assert "`RAGCHAT_TOKEN=… ragchat chat`" in line
+
+
 class Terminal:
     """A program at a terminal, and what it has written there."""
 
@@ -153,15 +162,15 @@ def test_a_second_ctrl_c_ends_the_program(tmp_path: Path) -> None:
         socket.create_server(("127.0.0.1", 0)) as mute,
         subprocess.Popen(
             [*RAGCHAT, "chat", "--question", QUESTION, "--url", f"http://127.0.0.1:{mute.getsockname()[1]}"],
-            env=environment(), stderr=subprocess.PIPE, text=True,
+            env=environment(RAGCHAT_TOKEN="any"), stderr=subprocess.PIPE, text=True,
         ) as process,
     ):  # fmt: skip
         assert process.stderr is not None
         connection, _ = mute.accept()
         while not select.select([process.stderr], [], [], 0.5)[0]:
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 1
-        assert process.stderr.read() == "\nAborted!\n"
+        assert process.wait(timeout=20) == 130
+        assert process.stderr.read() == "(stopped)\n"
         connection.close()
 
 
@@ -183,3 +192,27 @@ def interrupt_an_answer(folder: Path, model: str) -> None:
         terminal.wait_for(r"\n> ")
         terminal.type("\x04")
         assert terminal.process.wait(timeout=20) == 0
+
+
+async def test_ctrl_c_during_the_one_question_ends_with_130(tmp_path: Path) -> None:
+    async with ModelServer() as model:
+        model.only(sse(delta("Half an answer")), Act.HANG)
+        await asyncio.to_thread(interrupt_the_one_question, tmp_path, model.base_url)
+        await model.closed(0)
+
+
+def interrupt_the_one_question(folder: Path, model: str) -> None:
+    variables = {"RAGCHAT_OPENAI_BASE_URL": model, "RAGCHAT_OPENAI_MODEL": "endless"}
+    with (
+        serving(folder, **variables) as service,
+        subprocess.Popen(
+            [*RAGCHAT, "chat", "--question", QUESTION], env=environment(**service.variables),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"Half"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, b"(stopped)\n")
+        assert output.splitlines()[0] == b" an answer"

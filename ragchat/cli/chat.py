@@ -7,7 +7,7 @@ import contextlib
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
@@ -15,6 +15,8 @@ import click
 from ragchat.cli.common import printable
 from ragchat.client import Answer, ChatError, Client, ClientError
 
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""What shells call a program that Ctrl-C ended."""
 _CITATION: Final = re.compile(r"\[ID:(\d+)\]")
 
 
@@ -32,14 +34,25 @@ def chat(url: str, token: str, chat_id: str, question: str | None) -> None:
     """Ask questions, watch the answers grow, and see their sources.
 
     Ctrl-C stops an answer, Ctrl-D ends the conversation. Without a terminal, every line of standard input is a
-    question, and the first one that fails is the last one.
+    question, and the first one that fails or is stopped is the last one. The exit code is 1 when one failed, and
+    130 when one was stopped.
     """
+    if not token:
+        raise click.ClickException(
+            "The service answers only whom it knows. Make a token with `ragchat token create --name NAME`, then "
+            "type `RAGCHAT_TOKEN=… ragchat chat` with the token in place of the dots."
+        )
     person = question is None and sys.stdin.isatty()
     conversation = Conversation(_client(url, token), chat_id, patient=person)
     with asyncio.Runner() as runner:
         try:
             for text in _typed() if person else _given(question):
-                runner.run(conversation.ask(text))
+                stopped = runner.run(conversation.ask(text))
+                if stopped and not person:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            click.echo("(stopped)", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
         finally:
             runner.run(conversation.close())
 
@@ -91,21 +104,25 @@ class Conversation:
         self._patient = patient
         self._session_id: str | None = None
 
-    async def ask(self, question: str) -> None:
-        """Ask, and print the answer and its sources.
+    async def ask(self, question: str) -> bool:
+        """Ask, and print the answer and its sources. Returns whether Ctrl-C stopped it.
 
         Raises:
             ClientError: the question failed, and this is no patient conversation.
         """
         answer = self._client.ask(question, self._chat_id, self._session_id)
+        with _interruptible(answer) as stopping:
+            await self._show(answer)
+        self._session_id = answer.session_id or self._session_id
+        return bool(stopping)
+
+    async def _show(self, answer: Answer) -> None:
         try:
-            with _interruptible(answer):
-                await _print(answer)
+            await _print(answer)
         except ClientError as error:
             if not self._patient:
                 raise _with_advice(error) from error
             click.echo(f"Error: {printable(str(_with_advice(error)))}", err=True)
-        self._session_id = answer.session_id or self._session_id
 
     async def close(self) -> None:
         """End the conversation."""
@@ -141,8 +158,8 @@ def _with_advice(error: ClientError) -> ClientError:
 
 
 @contextlib.contextmanager
-def _interruptible(answer: Answer) -> Iterator[None]:
-    """Let Ctrl-C stop the answer, and a second one the program."""
+def _interruptible(answer: Answer) -> Iterator[Sequence[asyncio.Task[None]]]:
+    """Let Ctrl-C stop the answer, and a second one the program. Gives what is being done to stop it."""
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
 
@@ -153,7 +170,7 @@ def _interruptible(answer: Answer) -> Iterator[None]:
 
     loop.add_signal_handler(signal.SIGINT, stop)
     try:
-        yield
+        yield stopping
     finally:
         loop.remove_signal_handler(signal.SIGINT)
 
