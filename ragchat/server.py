@@ -77,6 +77,7 @@ def run(
     *,
     drain: Callable[[], Awaitable[None]],
     ready: Callable[[str], None] | None = None,
+    stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve ``app`` on uvloop until SIGTERM or SIGINT. See `serve`."""
 
@@ -84,7 +85,7 @@ def run(
         stop = Stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        await serve(app, settings, stop=stop, drain=drain, ready=ready)
+        await serve(app, settings, stop=stop, drain=drain, ready=ready, stopping=stopping)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signalled())
@@ -97,6 +98,7 @@ async def serve(
     stop: Stop,
     drain: Callable[[], Awaitable[None]],
     ready: Callable[[str], None] | None = None,
+    stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve ``app`` until ``stop`` is called.
 
@@ -108,6 +110,7 @@ async def serve(
         drain: ends what the application is doing and tells its clients. Gets ``settings.drain_timeout`` and
             a moment more.
         ready: told the address, once connections are accepted.
+        stopping: told when the ending begins.
 
     Raises:
         ConfigurationError: it can't listen there, or `hypercorn.toml` does not make sense. Also whatever the
@@ -125,6 +128,8 @@ async def serve(
             if ready is not None:
                 ready(_url(listener, secure=certificate is not None))
             await stop.requested.wait()
+            if stopping is not None:
+                stopping()
             await _first_of(_end(connections, drain, settings.drain_timeout), stop.insisted.wait())
         finally:
             sweeper.cancel()

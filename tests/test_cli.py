@@ -95,6 +95,29 @@ class TestServe:
             assert "`ragchat token create --name NAME`" in second.output[1]
             assert second.stop() == 0
 
+    def test_a_signal_is_answered_with_what_happens_now(self, tmp_path: Path) -> None:
+        with serving(tmp_path, RAGCHAT_DRAIN_TIMEOUT="2.5") as service:
+            assert service.stop() == 0
+        said = "Stopping: up to 2.5 s for running answers; Ctrl-C again ends at once.\n"
+        assert (tmp_path / "serve.log").read_text() == said
+
+    def test_a_second_service_on_the_same_database_is_refused(self, tmp_path: Path) -> None:
+        with serving(tmp_path):
+            assert_one_clear_line(
+                tmp_path, "serve", "--port", "0", expected="Another `ragchat serve` uses the database .ragchat/"
+            )
+
+    def test_a_second_service_on_another_database_starts(self, tmp_path: Path) -> None:
+        with serving(tmp_path), serving(tmp_path, RAGCHAT_DATA_DIR="other") as second:
+            assert second.stop() == 0
+
+    def test_a_killed_service_leaves_no_lock_behind(self, tmp_path: Path) -> None:
+        with serving(tmp_path) as first:
+            first.process.kill()
+            first.process.wait()
+        with serving(tmp_path) as second:
+            assert second.stop() == 0
+
     def test_no_token_is_made_when_all_were_revoked(self, tmp_path: Path) -> None:
         ragchat(tmp_path, "token", "create", "--name", "mine")
         ragchat(tmp_path, "token", "revoke", "mine")
@@ -250,6 +273,28 @@ class TestIngest:
         assert result.returncode == 1
         assert result.stdout.endswith("1 added, 0 updated, 0 unchanged, 1 failed\n")
         assert result.stderr == "failed  nothing.md: can't be opened: No such file or directory.\n"
+
+    def test_files_that_all_fail_make_no_dataset(self, tmp_path: Path, library: Path) -> None:
+        result = ragchat(tmp_path, "ingest", "library/broken.pdf", "nothing.md", "--dataset", "insects")
+        assert (result.returncode, result.stdout) == (1, "0 added, 0 updated, 0 unchanged, 2 failed\n")
+        with contextlib.closing(sqlite3.connect(tmp_path / ".ragchat" / "ragchat.db")) as database:
+            assert database.execute("SELECT name FROM ragchat_dataset").fetchall() == [("ragchat-docs",)]
+
+    def test_files_that_all_fail_do_not_make_a_chat_read_the_dataset(self, tmp_path: Path, library: Path) -> None:
+        ragchat(tmp_path, "ingest", "library/bees.md", "--dataset", "insects", "--chat", "")
+        result = ragchat(tmp_path, "ingest", "library/broken.pdf", "--dataset", "insects")
+        assert (result.returncode, result.stdout) == (1, "0 added, 0 updated, 0 unchanged, 1 failed\n")
+
+    def test_a_file_of_another_type_is_skipped_in_a_folder_and_fails_when_named(self, tmp_path: Path) -> None:
+        """… whatever is in it."""
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "really.docx").write_text("# This is Markdown\n\nWhatever it is called.\n")
+        skipped = ragchat(tmp_path, "ingest", "notes", "--dataset", "notes")
+        assert skipped.returncode == 1
+        assert skipped.stderr.startswith("skipped  notes/really.docx: is of no type that is read.\n")
+        failed = ragchat(tmp_path, "ingest", "notes/really.docx", "--dataset", "notes")
+        assert (failed.returncode, failed.stdout) == (1, "0 added, 0 updated, 0 unchanged, 1 failed\n")
+        assert failed.stderr.startswith("failed  notes/really.docx: is of no type that is read. ")
 
     def test_a_folder_with_nothing_to_read_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

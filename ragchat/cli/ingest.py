@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
 from rich.console import Console
@@ -15,12 +15,15 @@ from ragchat.auth.identity import DEFAULT_TENANT
 from ragchat.bootstrap import DEFAULT_CHAT, bootstrap
 from ragchat.cli.common import not_blank, prepare, printable, with_database
 from ragchat.errors import DocumentError, TooLargeError
-from ragchat.rag.ingest import Ingester
+from ragchat.rag.ingest import Ingested, Ingester
 from ragchat.rag.parse import MEDIA_TYPES
 from ragchat.settings import Settings
 from ragchat.store.database import Database
 from ragchat.store.documents import dataset_named
+from ragchat.store.models import Dataset
 from ragchat.store.sessions import find_chat, give_dataset
+
+_TYPES: Final = f"Files of these types are read: {', '.join(MEDIA_TYPES)}."
 
 
 @click.command()
@@ -36,14 +39,12 @@ def ingest(paths: tuple[Path, ...], name: str, chat_id: str) -> None:
     """Read files and folders (text, Markdown, HTML, PDF) into a dataset.
 
     What has not changed since the last time is skipped. Of folders, hidden files and files of other types are
-    left out. The exit code is 1 when a file failed or there was none.
+    left out; a file of another type that is named fails. The exit code is 1 when a file failed or there was none.
     """
     settings = prepare()
     outcomes = with_database(settings, lambda database: _ingest(database, settings, paths, name, chat_id))
     if not outcomes:
-        raise click.ClickException(
-            f"Nothing to ingest was found. Files of these types are read: {', '.join(MEDIA_TYPES)}."
-        )
+        raise click.ClickException(f"Nothing to ingest was found. {_TYPES}")
     click.echo(", ".join(f"{outcomes[kind]} {kind}" for kind in ("added", "updated", "unchanged", "failed")))
     if outcomes["failed"]:
         raise click.exceptions.Exit(1)
@@ -64,23 +65,53 @@ async def _ingest(
             files.append(path)
     if not files:
         return Counter()
-    dataset = await dataset_named(database, DEFAULT_TENANT, name)
-    ingester = Ingester(database, chunk_tokens=settings.chunk_tokens, max_bytes=settings.max_document_bytes)
-    outcomes = await _ingest_files(console, ingester, files, dataset.id)
-    if chat_id and await give_dataset(database, DEFAULT_TENANT, chat_id, dataset.id):
+    target = _Target(database, settings, name)
+    outcomes = await _ingest_files(console, target, files)
+    if not chat_id or target.dataset is None or outcomes.keys() == {"failed"}:
+        return outcomes
+    if await give_dataset(database, DEFAULT_TENANT, chat_id, target.dataset.id):
         click.echo(f"The chat {chat_id!r} reads the dataset {name!r} from now on.")
     return outcomes
 
 
-async def _ingest_files(
-    console: Console, ingester: Ingester, files: Sequence[Path], dataset_id: str
-) -> Counter[str]:
+class _Target:
+    """The dataset that files go into; a new one is made for the first file that can be read."""
+
+    def __init__(self, database: Database, settings: Settings, name: str) -> None:
+        self._database = database
+        self._ingester = Ingester(
+            database, chunk_tokens=settings.chunk_tokens, max_bytes=settings.max_document_bytes
+        )
+        self._name = name
+        self.dataset: Dataset | None = None
+
+    async def ingest(self, path: Path) -> Ingested:
+        """Ingest a file.
+
+        Raises:
+            DocumentError, TooLargeError, OSError: see `Ingester.ingest_file`; also for types that are not read.
+        """
+        if path.exists() and not _is_read(path):
+            raise DocumentError(f"is of no type that is read. {_TYPES}")
+        dataset = self.dataset or await self._find() or await self._make_for(path)
+        self.dataset = dataset
+        return await self._ingester.ingest_file(path, tenant=DEFAULT_TENANT, dataset_id=dataset.id)
+
+    async def _find(self) -> Dataset | None:
+        return await self._database.run(lambda: Dataset.get_or_none(tenant=DEFAULT_TENANT, name=self._name))
+
+    async def _make_for(self, path: Path) -> Dataset:
+        await self._ingester.check_file(path)
+        return await dataset_named(self._database, DEFAULT_TENANT, self._name)
+
+
+async def _ingest_files(console: Console, target: _Target, files: Sequence[Path]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for path in progress.track(files, description="Reading"):
             try:
-                ingested = await ingester.ingest_file(path, tenant=DEFAULT_TENANT, dataset_id=dataset_id)
+                ingested = await target.ingest(path)
             except (DocumentError, TooLargeError) as error:
                 outcomes["failed"] += 1
                 _say(console, "failed", path, str(error).removeprefix(f"{path.name}: "))
@@ -119,10 +150,14 @@ def _in_folder(folder: Path) -> Iterator[Found]:
             yield Found(entry, "is hidden.")
         elif entry.is_dir():
             yield from [Found(entry, "is a link to a folder.")] if entry.is_symlink() else _in_folder(entry)
-        elif entry.suffix.lower() not in MEDIA_TYPES:
-            yield Found(entry, "is of no type that is read from folders; name it to have it read as plain text.")
+        elif not _is_read(entry):
+            yield Found(entry, "is of no type that is read.")
         else:
             yield Found(entry)
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_TYPES
 
 
 def _say(console: Console, outcome: str, path: Path, reason: str) -> None:

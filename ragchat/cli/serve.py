@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
 import click
 
 from ragchat import server
@@ -10,6 +15,7 @@ from ragchat.app import create_app
 from ragchat.auth.tokens import create_token, list_tokens
 from ragchat.blueprint import RagChat
 from ragchat.cli.common import prepare, with_database
+from ragchat.errors import ConfigurationError
 from ragchat.store.database import Database
 
 FIRST_TOKEN = "first"  # noqa: S105  # its name
@@ -34,7 +40,50 @@ def serve(host: str | None, port: int | None) -> None:
         if not await list_tokens(ragchat.database):
             token = await create_token(ragchat.database, FIRST_TOKEN)
 
-    server.run(app, settings, drain=ragchat.drain, ready=lambda url: _announce(url, token))
+    with _alone(ragchat.database):
+        server.run(
+            app,
+            settings,
+            drain=ragchat.drain,
+            ready=lambda url: _announce(url, token),
+            stopping=lambda: _say_stopping(settings.drain_timeout),
+        )
+
+
+@contextlib.contextmanager
+def _alone(database: Database) -> Iterator[None]:
+    """Keep other servers off an SQLite database: the events of a run are in the memory of its process.
+
+    The lock belongs to the open file, so it ends with the process, however that ends.
+
+    Raises:
+        ConfigurationError: another server has it, or it can't be locked.
+    """
+    if database.dialect != "sqlite":
+        yield
+        return
+    path = Path(f"{database.place}.serve.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            f"RAGCHAT_DATA_DIR: can't write {path} ({error.strerror}). Choose another folder, or change its owner."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another `ragchat serve` uses the database {database.place}, and a database takes one. "
+                "Stop it, or choose another folder with RAGCHAT_DATA_DIR."
+            ) from None
+        yield
+
+
+def _say_stopping(seconds: float) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening any more
+        click.echo(f"Stopping: up to {seconds:g} s for running answers; Ctrl-C again ends at once.", err=True)
 
 
 def _announce(url: str, token: str | None) -> None:

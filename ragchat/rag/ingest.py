@@ -52,6 +52,11 @@ class Ingester:
         self._chunk_tokens = chunk_tokens
         self._max_bytes = max_bytes
 
+    async def check_file(self, path: Path) -> None:
+        """Raise what `ingest_file` would raise because of the file itself; nothing is changed."""
+        content = await asyncio.to_thread(_read, path, self._max_bytes + 1)
+        await asyncio.to_thread(parse, content, path.name, max_bytes=self._max_bytes)
+
     async def ingest_file(self, path: Path, *, tenant: str, dataset_id: str) -> Ingested:
         """Ingest a file; its path tells it apart from others of the same name.
 
