@@ -16,9 +16,6 @@ const WORDS = {
     stop: "Stop",
     retry: "Try again",
     signIn: "Who is asking?",
-    signInMore:
-      "This service answers to those who have a token. It was shown at the first start; " +
-      "“ragchat token create --name NAME” makes another one.",
     token: "Token",
     signInDone: "Continue",
     answering: "Answering…",
@@ -45,7 +42,6 @@ const WORDS = {
     stop: "停止",
     retry: "重试",
     signIn: "请先验证身份",
-    signInMore: "使用本服务需要令牌。首次启动时会显示令牌；也可以用“ragchat token create --name 名称”新建一个。",
     token: "令牌",
     signInDone: "继续",
     answering: "正在回答……",
