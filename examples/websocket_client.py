@@ -13,7 +13,7 @@ import sys
 import websocket
 
 URL = os.environ.get("RAGCHAT_URL", "http://127.0.0.1:8000").replace("http", "ws", 1)
-TOKEN = os.environ["RAGCHAT_TOKEN"]
+TOKEN = os.environ.get("RAGCHAT_TOKEN")
 
 
 def main(question: str) -> int:
@@ -38,4 +38,6 @@ def main(question: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if TOKEN is None or len(sys.argv) != 2:
+        sys.exit('Usage: RAGCHAT_TOKEN=ragchat-… python websocket_client.py "A question"')
+    sys.exit(main(sys.argv[1]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from playwright.async_api import Page, Route, async_playwright
 
 from tests.service import QUESTION, Service, environment
@@ -57,6 +58,17 @@ def test_websocket_client_says_why_a_question_was_refused(service: Service) -> N
     assert result.stderr.startswith("Error 400: The `question` is empty.")
 
 
+@pytest.mark.parametrize(("arguments", "variables"), [((), {"RAGCHAT_TOKEN": "any"}), ((QUESTION,), {})])
+def test_websocket_client_explains_itself(arguments: tuple[str, ...], variables: dict[str, str]) -> None:
+    """… to whoever starts it without a question or without a token."""
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / "websocket_client.py"), *arguments], env=environment(**variables),
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == ['Usage: RAGCHAT_TOKEN=ragchat-… python websocket_client.py "A question"']
+
+
 def test_curl(service: Service) -> None:
     result = run("sh", EXAMPLES / "curl.sh", service=service)
     assert (result.returncode, result.stderr) == (0, "")
@@ -100,6 +112,22 @@ async def announced(log: asyncio.StreamReader) -> str:
         if found := re.search(r"Running on (\S+)", line):
             return found[1]
     raise AssertionError(seen)
+
+
+async def test_eventsource_page_is_served_beside_ragchat(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:0", f"{EXAMPLES / 'eventsource.py'}:app",
+        cwd=tmp_path, env=environment(), stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        async with httpx.AsyncClient(base_url=await announced(process.stderr), timeout=30) as http:
+            page, ready = await http.get("/eventsource.html"), await http.get("/readyz")
+        assert page.text == (EXAMPLES / "eventsource.html").read_text()
+        assert ready.status_code == 200
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 async def test_mounted_app(tmp_path: Path) -> None:
