@@ -107,7 +107,10 @@ class Authenticator:
         where = "the header `Authorization: Bearer <token>`"
         if self._settings.query_token:
             where += " or the query parameter `token`"
-        raise UnauthenticatedError(f"No credentials. Send an API token or a session JWT in {where}.")
+        raise UnauthenticatedError(
+            "No credentials. Send an API token, which `ragchat token create --name NAME` makes, "
+            f"or a session JWT in {where}."
+        )
 
     async def _by_token(self, token: str) -> Principal:
         if token.startswith(TOKEN_PREFIX):
