@@ -43,6 +43,8 @@ VIEWED_PACE: Final = 50
 PATIENCE: Final = 60
 HANDSHAKES: Final = 50
 """Clients that connect at the same time."""
+FULL: Final = {"rounds": 3, "seconds": 1.0, "clients": [1, 100, 1000], "viewers": 2000, "view_seconds": 5.0}
+QUICK: Final = {"rounds": 1, "seconds": 0.3, "clients": [1, 50, 200], "viewers": 300, "view_seconds": 1.0}
 
 _QUESTION: Final = b'{"chat_id":"default","question":"?"}'
 _TOKEN: Final = re.compile(rb"@(\d+) ")
@@ -149,8 +151,8 @@ class Client(asyncio.Protocol):
         self._crowd = crowd
         self._request = request
         self._rest = b""
-        self._opened = False
         self._ended = False
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -158,13 +160,13 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
-        if not self._opened:
+        if not self.opened.done():
             head, end, data = data.partition(b"\r\n\r\n")
             if not end:
                 self._rest = head
                 return
-            self._opened = True
-            self.opened(self._transport)
+            self.opened.set_result(None)
+            self.ask(self._transport)
         frames, self._rest = self.split(data)
         for frame in frames:
             if dues := _TOKEN.findall(frame):
@@ -173,14 +175,15 @@ class Client(asyncio.Protocol):
                 self._ended = True
                 self._transport.close()
 
-    def opened(self, transport: asyncio.Transport) -> None:
-        """The server has accepted."""
+    def ask(self, transport: asyncio.Transport) -> None:
+        """Send what comes after the request's header."""
 
     def split(self, data: bytes) -> tuple[list[bytes], bytes]:
         """The frames that are complete in ``data``, and the rest."""
         raise NotImplementedError
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.opened.cancel()
         if not self._ended:
             self._crowd.fail(f"a connection ended too early: {error or self._rest!r}")
 
@@ -188,7 +191,7 @@ class Client(asyncio.Protocol):
 class SocketClient(Client):
     """A WebSocket (RFC 6455)."""
 
-    def opened(self, transport: asyncio.Transport) -> None:
+    def ask(self, transport: asyncio.Transport) -> None:
         mask = bytes(4)
         transport.write(bytes((0x81, 0x80 | len(_QUESTION))) + mask + _QUESTION)
 
@@ -234,7 +237,8 @@ async def connect(server: Server, crowd: Crowd, kind: type[Client], request: byt
 
     async def one() -> None:
         async with places:
-            await loop.create_connection(lambda: kind(crowd, request), "127.0.0.1", server.port)
+            _, client = await loop.create_connection(lambda: kind(crowd, request), "127.0.0.1", server.port)
+            await client.opened  # or a server's backlog would overflow, and connecting take seconds
 
     await asyncio.gather(*(one() for _ in range(clients)))
     await crowd.reach(clients)
@@ -372,13 +376,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, for a first impression")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="how long tokens come at a pace, in each measurement")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 100, 1000])
-    parser.add_argument("--viewers", type=int, default=2000)
+    parser.add_argument("--clients", type=int, nargs="+")
+    parser.add_argument("--viewers", type=int)
     parser.add_argument("--view-seconds", type=float, help="how long the viewed answer takes")
     options = parser.parse_args()
-    for name, full, quick in (("rounds", 3, 1), ("seconds", 1.0, 0.3), ("view_seconds", 5.0, 1.0)):
+    defaults = QUICK if options.quick else FULL
+    for name, value in defaults.items():
         if getattr(options, name) is None:
-            setattr(options, name, quick if options.quick else full)
+            setattr(options, name, value)
     return options
 
 
