@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from ragchat.errors import RagChatError
 from ragchat.events import Event, Header, Order, Transcript, join
 from ragchat.logs.contract import Log
 
@@ -26,7 +25,7 @@ class Writer:
         self._pending: list[Event] = []
         self._idle: asyncio.Future[None] | None = None  # a bare future: an Event costs twice as much per token
         self._flushed = asyncio.Event()
-        self._error: RagChatError | None = None
+        self._error: Exception | None = None
         self._task = asyncio.create_task(self._append())
         self.transcript = Transcript()
         self.last = 0
@@ -75,6 +74,6 @@ class Writer:
                 events = [event for _, event in join(self._pending)]
                 self._pending = []
                 self.last = await self._log.append(self._header.run_id, events, after=self.last)
-        except RagChatError as error:
+        except Exception as error:  # whatever a log raises, whoever waits for it has to hear of it
             self._error = error
             self._flushed.set()

@@ -99,3 +99,17 @@ async def test_a_writer_that_was_fenced_off_is_told(log: SlowLog, writer: Writer
         await writer.flush()
     with pytest.raises(FencedError):
         await writer.put(Token("a"))
+
+
+async def test_a_log_that_fails_in_any_way_keeps_nobody_waiting() -> None:
+    class Broken(MemoryLog):
+        async def append(self, run_id: str, events: Sequence[Event], *, after: int) -> int:
+            raise ConnectionResetError("the log's server is gone")
+
+    log = Broken(retention=60)
+    await log.create(HEADER)
+    writer = Writer(log, HEADER)
+    await writer.put(RUNNING)
+    with pytest.raises(ConnectionResetError):
+        await writer.flush()
+    await writer.close()
